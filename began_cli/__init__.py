@@ -1,0 +1,3 @@
+"""began: train and explore autoencoder-critic and boundary-seeking GANs."""
+
+__version__ = "0.1.0"

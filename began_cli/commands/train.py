@@ -1,0 +1,272 @@
+"""`began train`: from settings to a trained generator."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer, RMSprop
+
+from began_cli import __version__, config, images
+from began_cli.config import TrainConfig
+from began_cli.data import sources
+from began_cli.data.batches import Batches, hash_seed
+from began_cli.errors import UserError
+from began_cli.gan import latents, losses, networks
+from began_cli.gan.update import Update
+from began_cli.run import checkpoint
+from began_cli.run.device import pick_device, pick_precision, place_images
+from began_cli.run.monitor import Monitor
+from began_cli.run.signals import RESUME_ME, StopRequest
+
+SHOWN = 64  # images on a sample grid, and those that diversity is measured on
+CHECKPOINTS = 2  # how many are kept
+
+# Settings that a resumed run may change: they do not change what it computes.
+HARMLESS = {
+    *("steps", "log_every", "sample_every", "checkpoint_every", "resume", "out", "device"),
+    *("dataset.root", "dataset.device", "dataset.fallback", "recipe"),
+}
+
+
+def main(cfg: TrainConfig, typed: list[str]) -> None:
+    """Trains a generator in the run folder `cfg.out`, or goes on with the run of `cfg.resume`.
+
+    `typed` are the names of the settings that the user gave.
+    """
+    saved = None
+    if cfg.resume is not None:
+        path = checkpoint.find(cfg.resume, "resume")
+        saved = checkpoint.load(path, "resume")
+        cfg = resumed(cfg, typed, saved["config"])
+        cfg.out = str(path.resolve().parent.parent)
+    run = Path(cfg.out)
+    if saved is None and checkpoint.all_of(run):
+        raise UserError(f"out={run}: holds a checkpoint already; resume={run} goes on with that run")
+    device = pick_device(cfg.device)
+    source = sources.load(cfg.dataset)
+    if saved is not None and saved["data"]["sha256"] != source.sha256:
+        was, now = saved["data"], source.card()
+        raise UserError(
+            f"dataset.root={cfg.dataset.root}: not the images this run was trained on: "
+            f"{was['count']} of {was['origin']} then, {now['count']} of {now['origin']} now"
+        )
+
+    torch.manual_seed(cfg.seed)
+    random.seed(cfg.seed)
+    np.random.seed(cfg.seed % 2**32)
+    update = build(cfg, source.images, device)
+    pixels = place_images(source.images, cfg.dataset.device, device)
+    batches = Batches(pixels, cfg.batch_size, hash_seed(cfg.seed, 0), device)
+    stream = latents.LatentStream(
+        cfg.batch_size, cfg.model.latent_dim, hash_seed(cfg.seed, 1), device
+    )
+    reals = source.images[torch.linspace(0, len(source.images) - 1, SHOWN).long()]
+    fixed = latents.from_seeds(range(SHOWN), cfg.model.latent_dim).to(device)
+    data_spread = spread(images.to_float(reals))
+    images_a_step = cfg.batch_size * update.loss.n_critic
+
+    def save() -> None:
+        state = {
+            "config": config.plain(cfg),
+            "began": __version__,
+            "data": source.card(),
+            **update.state_dict(),
+            "batches": batches.state_dict(),
+            "latents": stream.state_dict(),
+            "monitor": monitor.state_dict(),
+            "rng": rng_state(),
+        }
+        checkpoint.save(checkpoint.path_for(run, update.step), state)
+        checkpoint.keep_newest(run, CHECKPOINTS)
+
+    def log() -> None:
+        diversity = spread(sample(update.ema, fixed)) / data_spread
+        rates = {"lr_g": update.optimizer_g.param_groups[0]["lr"]}
+        rates["lr_d"] = update.optimizer_d.param_groups[0]["lr"]
+        monitor.log(update.step, update.step * images_a_step, **rates, diversity=diversity.item())
+
+    def show() -> None:
+        fakes = sample(update.ema, fixed)
+        sheet = images.grid(images.to_uint8(fakes), 8)
+        images.save_png(sheet, run / "samples" / f"step-{update.step:08d}.png")
+        monitor.picture("samples", sheet, update.step)
+        if update.loss.critic == "autoencoder":
+            real = images.to_float(reals).to(device)
+            for name, shown in (("real", real), ("fake", fakes)):
+                monitor.picture(f"reconstructions/{name}", pairs(update, shown), update.step)
+
+    try:
+        (run / "samples").mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")
+        images.save_png(images.grid(reals, 8), run / "samples" / "reals.png")
+    except OSError as error:
+        raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
+
+    logged_at = saved["monitor"]["logged_at"] if saved else 0
+    with Monitor(run, cfg.steps, flat(config.plain(cfg)), logged_at) as monitor:
+        if saved is not None:
+            update.load_state_dict(saved)
+            batches.load_state_dict(saved["batches"])
+            stream.load_state_dict(saved["latents"])
+            monitor.load_state_dict(saved["monitor"], device)
+            set_rng_state(saved["rng"])
+            monitor.say(f"going on from step {update.step:,} of {run}")
+        if source.warning:
+            monitor.warn(source.warning)
+        for line in introduction(cfg, update, source, pixels.device, device):
+            monitor.say(line)
+
+        monitor.start(update.step, update.step * images_a_step)
+        saved_at = update.step if saved else None
+        with StopRequest() as stop:
+            while update.step < cfg.steps and stop.name is None:
+                monitor.add(update(batches, stream), update.step)
+                if update.step % cfg.log_every == 0:
+                    log()
+                if update.step % cfg.sample_every == 0:
+                    show()
+                if update.step % cfg.checkpoint_every == 0:
+                    save()
+                    saved_at = update.step
+            if saved_at != update.step:
+                save()
+            if stop.name is None:  # the end, whatever the intervals
+                if update.step % cfg.log_every:
+                    log()
+                show()
+        if stop.name is not None:
+            monitor.say(f"stopped by {stop.name} at step {update.step:,}; go on with")
+            monitor.say(f"  began train resume={run}")
+            raise SystemExit(RESUME_ME)
+        monitor.say(f"done: {update.step:,} steps; {run}/samples/step-{update.step:08d}.png")
+        monitor.say(f"  began sample ckpt={run}")
+
+
+def build(cfg: TrainConfig, data: Tensor, device: torch.device) -> Update:
+    """Networks, loss and optimizers as the settings say, on the device."""
+    shape = (cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size)
+    loss = losses.build(cfg.loss, shape).to(device)
+    loss.prepare(data)
+    generator = networks.build_generator(cfg.model, cfg.dataset).to(device)
+    discriminator = networks.build_discriminator(cfg.model, cfg.dataset, loss.critic).to(device)
+    return Update(
+        generator,
+        discriminator,
+        loss,
+        build_optimizer(cfg.optimizer, generator, cfg.optimizer.lr_g),
+        build_optimizer(cfg.optimizer, discriminator, cfg.optimizer.lr_d),
+        cfg.ema.decay,
+        pick_precision(cfg.precision, device),
+    )
+
+
+def build_optimizer(c: config.OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
+    """The optimizer that the settings name for one network's weights."""
+    first, second = c.betas
+    weights = list(network.parameters())
+    if c.name == "rmsprop":
+        return RMSprop(weights, lr=lr, alpha=second, momentum=first, foreach=True)
+    return Adam(weights, lr=lr, betas=(first, second), fused=weights[0].device.type != "mps")
+
+
+@torch.no_grad()
+def sample(generator: nn.Module, z: Tensor) -> Tensor:
+    """Images (N, C, H, W) of latents z, the generator being in evaluation mode."""
+    return generator(z)
+
+
+def spread(shown: Tensor) -> Tensor:
+    """How much images differ: the root mean square over pixels of their standard deviation."""
+    return shown.float().var(dim=0).mean().sqrt()
+
+
+@torch.no_grad()
+def pairs(update: Update, shown: Tensor) -> Tensor:
+    """A sheet of images, each with its reconstruction to its right."""
+    critic = update.discriminator.eval()
+    both = torch.stack([shown, critic(shown).images], dim=1).flatten(0, 1)
+    critic.train()
+    return images.grid(images.to_uint8(both), 16)
+
+
+def introduction(
+    cfg: TrainConfig, update: Update, source: sources.Source, held: torch.device, on: torch.device
+) -> list[str]:
+    """What a run says of itself before its first step."""
+    sizes = [
+        sum(weight.numel() for weight in network.parameters())
+        for network in (update.generator, update.discriminator)
+    ]
+    d = cfg.dataset
+    shape = f"{d.image_size}x{d.image_size}x{d.channels}"
+    return [
+        f"{d.name}: {len(source.images):,} images of {shape} on {held}, from {source.origin}",
+        f"  sha256 {source.sha256}",
+        f"{cfg.loss.name} on {cfg.model.name}: G {sizes[0]:,} and D {sizes[1]:,} parameters, "
+        f"batch {cfg.batch_size}, {cfg.optimizer.name}, {on}, "
+        f"{'bf16' if update.amp else 'fp32'}; {cfg.steps:,} steps",
+        f"run folder: {cfg.out}",
+    ]
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainConfig:
+    """The settings of a saved run with the harmless ones that the user typed.
+
+    Raises UserError, field by field, if a typed setting would change what the run computes.
+    """
+    now, then = flat(config.plain(cfg)), flat(saved)
+    everything = "recipe" in typed
+    changed = {
+        key
+        for key, value in now.items()
+        if (everything or any(key == word or key.startswith(f"{word}.") for word in typed))
+        and value != then.get(key)
+    }
+    if refused := sorted(changed - HARMLESS):
+        fields = "; ".join(f"{key} was {then.get(key)}, not {now[key]}" for key in refused)
+        raise UserError(f"resume={cfg.resume}: this would be another run: {fields}")
+    settings = config.parse("train", saved)
+    for key in changed:
+        owner, _, name = key.rpartition(".")
+        setattr(getattr(settings, owner) if owner else settings, name, now[key])
+    return settings
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `loss.gamma` -> value; lists as text."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = str(value) if isinstance(value, list | type(None)) else value
+    return leaves
+
+
+def rng_state() -> dict[str, Any]:
+    """Every global random state, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Puts back what `rng_state` gave."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

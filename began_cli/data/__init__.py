@@ -1,0 +1,1 @@
+"""Images in: from a name to a stream of batches on the device."""

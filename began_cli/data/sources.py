@@ -1,0 +1,254 @@
+"""A data set's name to its images, held as one uint8 tensor (N, C, H, W)."""
+
+import gzip
+import hashlib
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from began_cli import config
+from began_cli.errors import UserError
+
+SHIPPED = Path(__file__).parent / "mnist_test"
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
+
+
+@dataclass(slots=True)
+class Source:
+    """Images and where they come from."""
+
+    images: Tensor  # uint8 (N, C, H, W)
+    origin: str  # for the log: which files
+    warning: str | None = None  # what the user should know before trusting a result
+    sha256: str = ""  # of the shape and the pixels
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        self.sha256 = digest.hexdigest()
+
+    def card(self) -> dict[str, object]:
+        """What a checkpoint and the log say of the data."""
+        return {"origin": self.origin, "count": len(self.images), "sha256": self.sha256}
+
+
+def load(c: config.DatasetConfig) -> Source:
+    """The images that the settings name. Raises UserError if they cannot be had."""
+    match c:
+        case config.FolderDatasetConfig():
+            return _folder(c)
+        case config.MnistDatasetConfig():
+            return _mnist(c)
+    return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c)
+
+
+# --- MNIST and Fashion-MNIST ----------------------------------------------------------------------
+
+
+def _mnist(c: config.MnistDatasetConfig) -> Source:
+    try:
+        return _idx_source(c, "MNIST")
+    except _NotThereError as error:
+        if not c.fallback:
+            raise UserError(
+                f"dataset.root={c.root}: no MNIST there, and it cannot be downloaded ({error}); "
+                "put train-images-idx3-ubyte.gz there, or allow dataset.fallback=true"
+            ) from None
+        images = _read_idx(SHIPPED / "t10k-images-idx3-ubyte.gz")
+        return Source(
+            _fit(images, c),
+            "the MNIST test split that comes with began",
+            f"MNIST was not found in {Path(c.root).absolute()} and could not be downloaded ({error}).\n"
+            f"Training on the {len(images):,} images of its test split that come with began. For all "
+            "60,000,\nput train-images-idx3-ubyte.gz into that folder, or set dataset.root.",
+        )
+
+
+def _fashion_mnist(c: config.DatasetConfig) -> Source:
+    try:
+        return _idx_source(c, "FashionMNIST")
+    except _NotThereError as error:
+        raise UserError(
+            f"dataset.root={c.root}: no Fashion-MNIST there, and it cannot be downloaded ({error}); "
+            "put train-images-idx3-ubyte.gz there"
+        ) from None
+
+
+def _idx_source(c: config.DatasetConfig, folder: str) -> Source:
+    """The training images of an idx data set: found under dataset.root, else downloaded."""
+    root = Path(c.root).expanduser()
+    for place in (root / folder / "raw", root / c.name, root):
+        for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
+            if (place / name).is_file():
+                return Source(_fit(_read_idx(place / name), c), str((place / name).absolute()))
+    _download(folder, root)
+    path = root / folder / "raw" / "train-images-idx3-ubyte"
+    return Source(_fit(_read_idx(path), c), str(path.absolute()))
+
+
+class _NotThereError(Exception):
+    """A data set was not found and could not be downloaded; the text says why."""
+
+
+def _download(folder: str, root: Path) -> None:
+    """Downloads a torchvision data set into `root`; raises _NotThereError with the reason."""
+    from torchvision import datasets
+
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        getattr(datasets, folder)(str(root), download=True)
+    except (RuntimeError, OSError) as error:  # URLError and time-outs are OSErrors
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise _NotThereError(reason[-1]) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+        for empty in (root / folder / "raw", root / folder, root):
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
+
+
+def _read_idx(path: Path) -> Tensor:
+    """Images of an idx file, gzipped or not: uint8 (N, 1, H, W)."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            data = file.read()
+        magic, n, height, width = struct.unpack(">4i", data[:16])
+        if magic != 2051 or len(data) != 16 + n * height * width:
+            raise ValueError
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+        detail = f" ({error})" if str(error) else ""
+        raise UserError(f"dataset.root: {path} is not a whole idx file of images{detail}") from None
+    pixels = np.frombuffer(data, np.uint8, offset=16).reshape(n, 1, height, width)
+    return torch.from_numpy(pixels.copy())
+
+
+def _cifar10(c: config.DatasetConfig) -> Source:
+    from torchvision.datasets import CIFAR10
+
+    root = Path(c.root).expanduser()
+    if not (root / "cifar-10-batches-py").is_dir():
+        try:
+            _download("CIFAR10", root)
+        except _NotThereError as error:
+            raise UserError(
+                f"dataset.root={c.root}: no cifar-10-batches-py there, and it cannot be downloaded "
+                f"({error}); unpack cifar-10-python.tar.gz there"
+            ) from None
+    try:
+        array = CIFAR10(str(root), train=True).data
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(f"dataset.root: {root / 'cifar-10-batches-py'} is damaged: {error}") from None
+    images = torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+    return Source(_fit(images, c), str((root / "cifar-10-batches-py").absolute()))
+
+
+def _fit(images: Tensor, c: config.DatasetConfig) -> Tensor:
+    """Pads uint8 images with black to a size 8*2^k, resizes if another is asked for, sets the colours."""
+    side = images.shape[-1]
+    padded = max(16, 1 << (side - 1).bit_length())
+    before = (padded - side) // 2
+    after = padded - side - before
+    images = F.pad(images, (before, after, before, after))
+    if padded != c.image_size:
+        size = (c.image_size, c.image_size)
+        chunks = [
+            F.interpolate(chunk.float(), size, mode="bilinear", antialias=True).round().byte()
+            for chunk in images.split(10_000)
+        ]
+        images = torch.cat(chunks)
+    if images.shape[1] == 1 and c.channels == 3:
+        images = images.expand(-1, 3, -1, -1).contiguous()
+    elif images.shape[1] == 3 and c.channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601, as Pillow's "L"
+        chunks = [
+            (chunk.float() * weights).sum(1, keepdim=True).round() for chunk in images.split(10_000)
+        ]
+        images = torch.cat(chunks).byte()
+    return images
+
+
+# --- a folder of images ---------------------------------------------------------------------------
+
+
+def _folder(c: config.FolderDatasetConfig) -> Source:
+    root = Path(c.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"dataset.root={c.root}: no such folder")
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+    if not files:
+        endings = " ".join(sorted(SUFFIXES))
+        raise UserError(f"dataset.root={c.root}: no images there (files ending in {endings})")
+
+    images = torch.empty(len(files), c.channels, c.image_size, c.image_size, dtype=torch.uint8)
+    whole = [False] * len(files)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside the lock
+        done = pool.map(_reader(images, c.skip_broken), range(len(files)), files)
+        for i, ok in enumerate(done):
+            whole[i] = ok
+    broken = whole.count(False)
+    if broken == len(files):
+        raise UserError(f"dataset.root={c.root}: none of its {len(files)} images can be read")
+    if broken:
+        images = images[torch.tensor(whole)]
+    warning = f"Left out {broken:,} of {len(files):,} images that cannot be read." if broken else None
+    return Source(images, str(root.absolute()), warning)
+
+
+def _reader(images: Tensor, skip_broken: bool) -> Callable[[int, Path], bool]:
+    """A function that decodes a file into images[i] and tells whether it could."""
+    mode, size = ("L", "RGB")[images.shape[1] == 3], images.shape[-1]
+
+    def read(i: int, path: Path) -> bool:
+        try:
+            pixels = read_image(path, mode, size)
+        except UserError:
+            if skip_broken:
+                return False
+            raise
+        images[i] = torch.from_numpy(pixels).permute(2, 0, 1)
+        return True
+
+    return read
+
+
+def read_image(path: Path, mode: str, size: int) -> np.ndarray:
+    """The centre square of an image, resized with antialiasing: uint8 (size, size, C).
+
+    `mode` is "L" (grey) or "RGB". Turned as its EXIF says. Raises UserError, naming the file.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+                image = image.convert("I").point(lambda v: v / 256).convert("L")
+            else:
+                # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, still above the target's.
+                short = min(image.size)
+                image.draft(mode, (2 * size * image.width // short, 2 * size * image.height // short))
+            image = ImageOps.exif_transpose(image).convert(mode)
+            fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    except Exception as error:  # Pillow's readers raise nearly anything at a damaged file
+        raise UserError(
+            f"dataset.root: cannot read the image {path} ({error}); "
+            "remove it, or leave such images out with dataset.skip_broken=true"
+        ) from None
+    return np.asarray(fitted).reshape(size, size, -1)

@@ -1,0 +1,1 @@
+"""The mathematics: losses, networks and one optimisation step."""

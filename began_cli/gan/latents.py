@@ -1,0 +1,53 @@
+"""Latents z ~ U[-1, 1]^latent_dim, and ways between them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class LatentStream:
+    """A seeded stream of latents on the device; each call gives (n, dim)."""
+
+    def __init__(self, n: int, dim: int, seed: int, device: torch.device) -> None:
+        self.shape = (n, dim)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self) -> Tensor:
+        z = torch.empty(self.shape, device=self.generator.device)
+        return z.uniform_(-1, 1, generator=self.generator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.generator.set_state(state["generator"].cpu())
+
+
+def from_seeds(seeds: Sequence[int], dim: int) -> Tensor:
+    """Latents (len(seeds), dim) on the CPU; each row depends on its own seed alone."""
+    rows = [torch.rand(dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows) * 2 - 1
+
+
+def lerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
+    """The straight line from a to b, both (…, dim): (steps, …, dim), the ends exactly a and b."""
+    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)
+    return torch.stack([torch.lerp(a, b, float(i)) for i in t])
+
+
+def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
+    """Along the great circle from a to b, (…, dim), the norm going evenly from |a| to |b|."""
+    norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
+    unit_a, unit_b = a / norm_a, b / norm_b
+    angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
+    path = []
+    for t in torch.linspace(0, 1, steps, dtype=a.dtype).tolist():
+        turned = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / torch.sin(
+            angle
+        )
+        # Nearly parallel latents: the great circle is the line.
+        unit = torch.where(torch.sin(angle) < 1e-4, torch.lerp(unit_a, unit_b, t), turned)
+        path.append(unit * torch.lerp(norm_a, norm_b, t))
+    path[0], path[-1] = a, b
+    return torch.stack(path)

@@ -1,0 +1,65 @@
+"""Tensors in [-1, 1] to pixels and back, grids, PNG and animations."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 0..255 to float32 in [-1, 1]; floats are taken to be there already."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """[-1, 1] to uint8 0..255, clipped and rounded."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """uint8 images (N, C, H, W) on one uint8 sheet (3, H', W'), `columns` in a row, 2 pixels apart."""
+    return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
+
+
+def columns_for(n: int) -> int:
+    """Columns that make n images a near square."""
+    return max(1, int(n**0.5 + 0.999))
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A uint8 image (C, H, W) as a Pillow image, grey if C is 1."""
+    array = image.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Writes a uint8 image (C, H, W); a reader sees the old file or the new, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    to_pil(image).save(temporary, format="PNG", compress_level=1)
+    temporary.replace(path)
+
+
+def save_pngs(images: Iterable[Tensor], paths: Iterable[Path]) -> None:
+    """Writes each uint8 image (C, H, W) to its path, on threads."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(save_png, images, paths))
+
+
+def save_gif(frames: list[Tensor], path: Path, fps: float) -> None:
+    """Writes uint8 frames (C, H, W) as a GIF that loops for ever."""
+    first, *rest = [to_pil(frame) for frame in frames]
+    duration = round(1000 / fps)
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+
+
+def to_nhwc(images: Tensor) -> np.ndarray:
+    """uint8 (N, C, H, W) to a uint8 array (N, H, W, C)."""
+    return images.cpu().permute(0, 2, 3, 1).contiguous().numpy()

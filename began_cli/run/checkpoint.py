@@ -1,0 +1,118 @@
+"""Checkpoints: one file, a dict of tensors and plain values, written whole or not at all."""
+
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from began_cli import config
+from began_cli.errors import UserError
+from began_cli.gan import networks
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+def path_for(run: Path, step: int) -> Path:
+    """Where the checkpoint of `step` stands in a run folder."""
+    return run / "checkpoints" / f"step-{step:08d}.pt"
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` to `path`: a sibling file, flushed to the disk, then renamed over it.
+
+    Whoever reads `path` finds the old file or the new, never a part of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def keep_newest(run: Path, n: int) -> None:
+    """Deletes all but the n newest checkpoints of a run folder."""
+    for path in all_of(run)[:-n]:
+        path.unlink()
+
+
+def all_of(run: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    found = [path for path in (run / "checkpoints").glob("step-*.pt") if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")))
+
+
+def find(ckpt: str | None, setting: str = "ckpt") -> Path:
+    """The file that `ckpt` means: itself, the newest of a run folder, or of the newest run.
+
+    Raises UserError if there is none.
+    """
+    if ckpt is None:
+        found = [path for path in Path("outputs").rglob("step-*.pt") if NAME.fullmatch(path.name)]
+        if not found:
+            raise UserError(f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…")
+        return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    path = Path(ckpt).expanduser()
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"{setting}={ckpt}: no such file or folder")
+    run = path.parent if path.name == "checkpoints" else path
+    if not all_of(run):
+        raise UserError(f"{setting}={ckpt}: no checkpoint in that folder")
+    return all_of(run)[-1]
+
+
+def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
+    """The dict that `save` wrote, on the CPU. Never runs code from the file.
+
+    Raises UserError if it is not a checkpoint of ours, or not a whole one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load itself checks no sums
+        if damaged:
+            raise UserError(f"{setting}={path}: the file is damaged (in {damaged})")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except zipfile.BadZipFile:
+        raise UserError(f"{setting}={path}: not a checkpoint, or cut short") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        raise UserError(f"{setting}={path}: not a checkpoint of began") from None
+    except OSError as error:
+        raise UserError(f"{setting}={path}: cannot be read ({error.strerror})") from None
+    if not isinstance(state, dict) or not {"format", "config", "step"} <= state.keys():
+        raise UserError(f"{setting}={path}: not a checkpoint of began")
+    if state["format"] != FORMAT:
+        raise UserError(
+            f"{setting}={path}: format {state['format']}, and this began reads format {FORMAT}; "
+            "use the version of began that wrote it"
+        )
+    return state
+
+
+def generator_of(
+    state: dict[str, Any], device: torch.device
+) -> tuple[nn.Module, config.TrainConfig]:
+    """The averaged generator of a checkpoint, ready to sample, and the settings it was trained with."""
+    settings = config.parse("train", state["config"])
+    generator = networks.build_generator(settings.model, settings.dataset)
+    generator.load_state_dict(state["ema"])
+    return generator.to(device).eval().requires_grad_(False), settings

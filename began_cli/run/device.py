@@ -1,0 +1,44 @@
+"""Which device, which precision, and where the images are held."""
+
+import torch
+from torch import Tensor
+
+from began_cli.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA, MPS or the CPU, in this order. Raises UserError for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise UserError(f"device={name}: there are {there} CUDA devices here; device=auto picks one")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: not available here; device=auto picks one that is")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type, or None for full precision; `auto` is bf16 on a GPU that computes in it."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    if name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else None
+    return torch.bfloat16 if name == "bf16" else None
+
+
+def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
+    """The images where `dataset.device` says; `auto` is the training device if a third of its free
+    memory holds them, else main memory."""
+    if where == "auto":
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            return images.to(device) if images.nbytes < free / 3 else images
+        return images
+    return images.to(pick_device(where))
