@@ -62,9 +62,9 @@ def _complete(argv: list[str], commands: list[str]) -> None:
     command = words[1] if "query=bash" in argv else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     sys.argv = ["began", *argv]
-    from began_cli import config
+    from began_cli import settings
 
-    config.register()
+    settings.register()
     _hydra(command, lambda cfg: None)
 
 
@@ -76,7 +76,7 @@ def _run(command: str, line: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from began_cli import config
+    from began_cli import settings
 
     user_errors = (UserError, HydraException, OmegaConfBaseException)
     who = f"began {command}"
@@ -95,11 +95,11 @@ def _run(command: str, line: list[str]) -> None:
         try:
             if command == "train":
                 cfg.out = hydra.runtime.output_dir
-            settings = config.parse(command, cfg)
+            parsed = settings.parse(command, cfg)
             module = importlib.import_module(f"began_cli.commands.{command}")
             if command == "train":
-                return module.main(settings, [_key(word) for word in hydra.overrides.task])
-            return module.main(settings)
+                return module.main(parsed, [_key(word) for word in hydra.overrides.task])
+            return module.main(parsed)
         except user_errors as error:
             failures.append(_worded(error))
             if args.multirun:
@@ -111,7 +111,7 @@ def _run(command: str, line: list[str]) -> None:
         finally:
             _discard_empty(Path(hydra.runtime.output_dir))
 
-    config.register()
+    settings.register()
     try:
         if args.multirun:
             _check_sweep(command, overrides)
@@ -135,7 +135,7 @@ def _check_sweep(command: str, overrides: list[str]) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from began_cli import config
+    from began_cli import settings
 
     swept: list[list[str]] = []
     for override in OverridesParser.create().parse_overrides(overrides):
@@ -147,7 +147,7 @@ def _check_sweep(command: str, overrides: list[str]) -> None:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         for i in range(max((len(values) for values in swept), default=0)):
             chosen = [values[min(i, len(values) - 1)] for values in swept]
-            config.parse(command, compose(command, chosen))
+            settings.parse(command, compose(command, chosen))
 
 
 def _hydra(command: str, task: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 
-from began_cli import __version__, config, images
+from began_cli import __version__, config, images, settings
 from began_cli.config import TrainConfig
 from began_cli.data import sources
 from began_cli.data.batches import Batches, hash_seed
@@ -70,7 +70,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
 
     def save() -> None:
         state = {
-            "config": config.plain(cfg),
+            "config": settings.plain(cfg),
             "began": __version__,
             "data": source.card(),
             **update.state_dict(),
@@ -100,13 +100,13 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
 
     try:
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text(config.to_yaml(cfg), encoding="utf-8")
+        (run / "config.yaml").write_text(settings.to_yaml(cfg), encoding="utf-8")
         images.save_png(images.grid(reals, 8), run / "samples" / "reals.png")
     except OSError as error:
         raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
 
     logged_at = saved["monitor"]["logged_at"] if saved else 0
-    with Monitor(run, cfg.steps, flat(config.plain(cfg)), logged_at) as monitor:
+    with Monitor(run, cfg.steps, flat(settings.plain(cfg)), logged_at) as monitor:
         if saved is not None:
             update.load_state_dict(saved)
             batches.load_state_dict(saved["batches"])
@@ -220,7 +220,7 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
 
     Raises UserError, field by field, if a typed setting would change what the run computes.
     """
-    now, then = flat(config.plain(cfg)), flat(saved)
+    now, then = flat(settings.plain(cfg)), flat(saved)
     everything = "recipe" in typed
     changed = {
         key
@@ -231,11 +231,11 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
     if refused := sorted(changed - HARMLESS):
         fields = "; ".join(f"{key} was {then.get(key)}, not {now[key]}" for key in refused)
         raise UserError(f"resume={cfg.resume}: this would be another run: {fields}")
-    settings = config.parse("train", saved)
+    then_settings = settings.parse("train", saved)
     for key in changed:
         owner, _, name = key.rpartition(".")
-        setattr(getattr(settings, owner) if owner else settings, name, now[key])
-    return settings
+        setattr(getattr(then_settings, owner) if owner else then_settings, name, now[key])
+    return then_settings
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

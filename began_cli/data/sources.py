@@ -245,10 +245,13 @@ def read_image(path: Path, mode: str, size: int) -> np.ndarray:
                 short = min(image.size)
                 image.draft(mode, (2 * size * image.width // short, 2 * size * image.height // short))
             image = ImageOps.exif_transpose(image).convert(mode)
-            fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.crop((left, top, left + side, top + side))
+            fitted = square.resize((size, size), Image.Resampling.BICUBIC)
     except Exception as error:  # Pillow's readers raise nearly anything at a damaged file
         raise UserError(
             f"dataset.root: cannot read the image {path} ({error}); "
             "remove it, or leave such images out with dataset.skip_broken=true"
         ) from None
-    return np.asarray(fitted).reshape(size, size, -1)
+    return np.array(fitted).reshape(size, size, -1)

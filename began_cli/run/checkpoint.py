@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from began_cli import config
+from began_cli import config, settings
 from began_cli.errors import UserError
 from began_cli.gan import networks
 
@@ -112,7 +112,7 @@ def generator_of(
     state: dict[str, Any], device: torch.device
 ) -> tuple[nn.Module, config.TrainConfig]:
     """The averaged generator of a checkpoint, ready to sample, and the settings it was trained with."""
-    settings = config.parse("train", state["config"])
-    generator = networks.build_generator(settings.model, settings.dataset)
+    trained = settings.parse("train", state["config"])
+    generator = networks.build_generator(trained.model, trained.dataset)
     generator.load_state_dict(state["ema"])
-    return generator.to(device).eval().requires_grad_(False), settings
+    return generator.to(device).eval().requires_grad_(False), trained

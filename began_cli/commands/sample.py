@@ -1,0 +1,85 @@
+"""`began sample`: images of a trained generator."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from began_cli import images
+from began_cli.config import SampleConfig
+from began_cli.errors import UserError
+from began_cli.gan import latents
+from began_cli.run import checkpoint
+from began_cli.run.device import pick_device
+
+CHUNK = 64  # images at a time; always this many, so that no image depends on how many are asked for
+
+
+def main(cfg: SampleConfig) -> None:
+    """Writes the images of `cfg.seeds`, as `cfg.format` says."""
+    path = checkpoint.find(cfg.ckpt)
+    device = pick_device(cfg.device)
+    generator, trained = checkpoint.generator_of(checkpoint.load(path), device)
+    out = output_folder(cfg.out, path, f"sampled-{path.stem}")
+    name = seeds_name(cfg.seeds)
+    rows = latents.from_seeds(cfg.seeds, trained.model.latent_dim)
+    match cfg.format:
+        case "png":
+            width = len(str(max(cfg.seeds)))
+            names = [f"seed-{seed:0{max(5, width)}d}.png" for seed in cfg.seeds]
+            for start, chunk in zip(
+                range(0, len(rows), CHUNK), generate(generator, rows), strict=True
+            ):
+                images.save_pngs(chunk, [out / name for name in names[start : start + CHUNK]])
+            said = f"{out}/{names[0]} … {names[-1]}" if len(names) > 1 else f"{out}/{names[0]}"
+        case "npz":
+            made = torch.cat(list(generate(generator, rows)))
+            said = str(out / f"{name}.npz")
+            np.savez_compressed(
+                said, images=images.to_nhwc(made), seeds=np.asarray(cfg.seeds, dtype=np.int64)
+            )
+        case _:
+            made = torch.cat(list(generate(generator, rows)))
+            said = str(out / f"{name}.png")
+            images.save_png(images.grid(made, images.columns_for(len(made))), Path(said))
+    Console(highlight=False).print(
+        f"{len(rows):,} images of {path}: {said}", markup=False, soft_wrap=True
+    )
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, z: Tensor) -> Iterator[Tensor]:
+    """uint8 images (CHUNK or fewer, C, H, W) of the rows of z, chunk by chunk, on the CPU.
+
+    Every pass has CHUNK rows, the last one filled up, so that the arithmetic, and with it every
+    pixel, is the same however many rows there are.
+    """
+    device = next(generator.parameters()).device
+    for rows in z.split(CHUNK):
+        full = torch.zeros(CHUNK, z.shape[1])
+        full[: len(rows)] = rows
+        yield images.to_uint8(generator(full.to(device)))[: len(rows)].cpu()
+
+
+def output_folder(out: str | None, ckpt: Path, default: str) -> Path:
+    """The folder to write to, made if need be: `out`, or `default` in the checkpoint's run folder."""
+    beside = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
+    folder = Path(out).expanduser() if out else beside / default
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".began-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"out={folder}: cannot be written to ({error.strerror}); give another folder as out=…"
+        ) from None
+    return folder
+
+
+def seeds_name(seeds: Sequence[int]) -> str:
+    """A file's name for a set of seeds."""
+    return f"seeds-{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seed-{seeds[0]}"

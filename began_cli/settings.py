@@ -1,0 +1,214 @@
+"""Reads settings: schemas for Hydra, `parse()`, and the checks of ranges and across fields.
+
+Hydra composes against the schemas, so a wrong name or type fails before anything is written. Below
+this module and `cli` a setting is a plain dataclass: neither Hydra nor OmegaConf is known there.
+"""
+
+import math
+import re
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from began_cli import config
+from began_cli.errors import UserError
+
+OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+
+
+def register() -> None:
+    """Puts every schema into Hydra's store, at its root so that no group lists it as a choice."""
+    store = ConfigStore.instance()
+    for name, schema in config.COMMANDS.items():
+        store.store(name=f"{name}_schema", node=schema)
+    for group, table in config.GROUPS.items():
+        for name, schema in table.items():
+            store.store(name=f"{group}_{name}_schema", node={group: schema})
+
+
+def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
+    """The settings of `command` as its dataclass, complete, typed and checked.
+
+    Raises UserError for a value out of range, OmegaConf's own errors for unknown names (also those
+    that `+name=…` slipped past the schema) and wrong types.
+    """
+    plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
+    assert isinstance(plain, dict)
+    schema = OmegaConf.structured(config.COMMANDS[command])
+    if command == "train":
+        for group, table in config.GROUPS.items():
+            name = plain.get(group, {}).get("name")
+            if name not in table:
+                raise UserError(f"{group}.name={name}: wants one of {', '.join(table)}")
+            schema[group] = OmegaConf.structured(table[name])
+    settings = OmegaConf.to_object(OmegaConf.merge(schema, plain))
+    CHECKS[command](settings)
+    return settings
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """The settings as a dict of plain values, as a checkpoint and `config.yaml` hold them."""
+    container = OmegaConf.to_container(OmegaConf.structured(settings), enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}
+
+
+def to_yaml(settings: Any) -> str:
+    """The settings as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain(settings)))
+
+
+# --- ranges and rules across fields --------------------------------------------------------------
+
+
+def check_train(c: config.TrainConfig) -> None:
+    """Raises UserError for the first setting that is out of its range."""
+    at_least("steps", c.steps, 1)
+    at_least("batch_size", c.batch_size, 1)
+    for name in ("log_every", "sample_every", "checkpoint_every"):
+        at_least(name, getattr(c, name), 1)
+    require(0 <= c.seed < 2**63, "seed", c.seed, "a whole number from 0 to 2^63 - 1")
+    one_of("precision", c.precision, "auto", "fp32", "bf16")
+    within("ema.decay", c.ema.decay, 0.0, 1.0, "[)")
+    check_device("device", c.device)
+    check_dataset(c.dataset)
+    check_model(c.model, c.dataset.image_size)
+    check_loss(c.loss, c.batch_size)
+    check_optimizer(c.optimizer)
+
+
+def check_dataset(c: config.DatasetConfig) -> None:
+    power = math.log2(c.image_size / 8) if c.image_size > 0 else -1
+    require(
+        power >= 1 and power.is_integer() and c.image_size <= 1024,
+        "dataset.image_size",
+        c.image_size,
+        "8 times a power of two: 16, 32, 64, 128, 256, 512 or 1024",
+    )
+    require(c.channels in (1, 3), "dataset.channels", c.channels, "1 (grey) or 3 (colour)")
+    at_least("dataset.width", c.width, 1)
+    if c.device != "auto":
+        check_device("dataset.device", c.device)
+
+
+def check_model(c: config.ModelConfig, image_size: int) -> None:
+    at_least("model.width", c.width, 1)
+    at_least("model.latent_dim", c.latent_dim, 1)
+    at_least("model.code_dim", c.code_dim, 1)
+    if isinstance(c, config.BeganModelConfig):
+        one_of("model.upsample", c.upsample, "composed", "nearest")
+        require(c.gain > 0, "model.gain", c.gain, "a number above 0")
+        require(
+            not c.skips or image_size > 8, "model.skips", c.skips, "an image larger than 8 pixels"
+        )
+
+
+def check_loss(c: config.LossConfig, batch_size: int) -> None:
+    if isinstance(c, config.BeganLossConfig):
+        one_of("loss.energy", c.energy, "l1", "l2", "relative")
+        require(c.content_floor > 0, "loss.content_floor", c.content_floor, "a number above 0")
+        require(c.gamma >= 0, "loss.gamma", c.gamma, "0 or more (the paper: 0 to 1)")
+        require(c.lambda_k >= 0, "loss.lambda_k", c.lambda_k, "0 or more")
+        require(c.k_min <= c.k_max, "loss.k_min", c.k_min, f"at most loss.k_max={c.k_max}")
+        within("loss.k_0", c.k_0, c.k_min, c.k_max, "[]")
+    if isinstance(c, config.EbganLossConfig):
+        require(c.margin > 0, "loss.margin", c.margin, "a number above 0")
+    if isinstance(c, config.EbganPtLossConfig):
+        require(c.pt_weight >= 0, "loss.pt_weight", c.pt_weight, "0 or more")
+        require(
+            batch_size >= 2, "batch_size", batch_size, "2 or more (pulling away needs two images)"
+        )
+    if isinstance(c, config.BganLossConfig):
+        within("loss.log_z_decay", c.log_z_decay, 0.0, 1.0, "[)")
+    if isinstance(c, config.WganLossConfig):
+        require(c.clip > 0, "loss.clip", c.clip, "a number above 0")
+        at_least("loss.n_critic", c.n_critic, 1)
+
+
+def check_optimizer(c: config.OptimizerConfig) -> None:
+    one_of("optimizer.name", c.name, "adam", "rmsprop")
+    for name in ("lr", "lr_g", "lr_d"):
+        value = getattr(c, name)
+        require(
+            0 < value < math.inf, f"optimizer.{name}", value, "a number above 0, such as 0.0001"
+        )
+    require(
+        len(c.betas) == 2 and all(0 <= b < 1 for b in c.betas),
+        "optimizer.betas",
+        c.betas,
+        "two numbers from 0 to below 1, such as [0.5,0.999]",
+    )
+
+
+def check_sample(c: config.SampleConfig) -> None:
+    one_of("format", c.format, "png", "grid", "npz")
+    check_device("device", c.device)
+    seeds = seed_list(c.seeds)
+    if c.n is not None:
+        at_least("n", c.n, 1)
+        if seeds is not None and len(seeds) != c.n:
+            raise UserError(f"n={c.n} but seeds={c.seeds} names {len(seeds)}: give one of the two")
+    c.seeds = seeds if seeds is not None else list(range(c.n or 64))
+    c.n = len(c.seeds)
+
+
+def check_interpolate(c: config.InterpolateConfig) -> None:
+    at_least("rows", c.rows, 1)
+    at_least("steps", c.steps, 2)
+    one_of("mode", c.mode, "lerp", "slerp")
+    one_of("format", c.format, "png", "gif")
+    require(0 < c.fps <= 50, "fps", c.fps, "above 0 and at most 50 frames a second")
+    check_device("device", c.device)
+    seeds = seed_list(c.seeds)
+    if seeds is not None and len(seeds) != 2 * c.rows:
+        raise UserError(f"seeds={c.seeds}: rows={c.rows} wants {2 * c.rows} seeds, two a row")
+    c.seeds = seeds if seeds is not None else list(range(2 * c.rows))
+
+
+CHECKS = {"train": check_train, "sample": check_sample, "interpolate": check_interpolate}
+
+
+def require(ok: bool, setting: str, value: Any, wants: str) -> None:
+    if not ok:
+        raise UserError(f"{setting}={value}: wants {wants}")
+
+
+def at_least(setting: str, value: int, least: int) -> None:
+    require(value >= least, setting, value, f"a whole number, {least} or more")
+
+
+def one_of(setting: str, value: str, *choices: str) -> None:
+    require(value in choices, setting, value, f"one of {', '.join(choices)}")
+
+
+def within(setting: str, value: float, low: float, high: float, ends: str) -> None:
+    """`ends` is one of `[]`, `[)`: whether `high` itself is allowed."""
+    ok = low <= value <= high if ends == "[]" else low <= value < high
+    require(ok, setting, value, f"a number from {low:g} to {'' if ends == '[]' else 'below '}{high:g}")
+
+
+def check_device(setting: str, value: str) -> None:
+    require(
+        re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None,
+        setting,
+        value,
+        "auto, cpu, mps, cuda or cuda:N",
+    )
+
+
+def seed_list(value: Any) -> list[int] | None:
+    """`7`, `0-63`, `"0-3,8"` or `[0,3,8]` as a list of seeds; None for None."""
+    if value is None:
+        return None
+    parts = value if isinstance(value, list) else str(value).split(",")
+    seeds: list[int] = []
+    for part in parts:
+        match = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", str(part))
+        require(match is not None, "seeds", value, "7, 0-63 or [0,3,8]")
+        assert match is not None
+        first, last = int(match[1]), int(match[2] or match[1])
+        require(first <= last < first + 10**7, "seeds", value, "a range that rises, such as 0-63")
+        seeds.extend(range(first, last + 1))
+    require(bool(seeds), "seeds", value, "one seed or more")
+    return seeds

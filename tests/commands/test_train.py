@@ -1,0 +1,172 @@
+"""Whole runs of `began train`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from began_cli import config
+from began_cli.run import checkpoint
+
+
+def lines(run) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("model", config.MODELS)
+@pytest.mark.parametrize("loss", config.LOSSES)
+def test_every_loss_on_every_model(began, digits, tmp_path, loss, model):
+    run = tmp_path / "run"
+    line = [f"loss={loss}", f"model={model}", f"dataset.root={digits}", f"hydra.run.dir={run}"]
+    code, out, err = began("train", *line, *TINY, "steps=2", "log_every=1")
+    assert code == 0, err
+    assert "done: 2 steps" in out
+    assert all(value == value for row in lines(run) for value in row.values())
+
+
+def test_a_run_folder(began, digits, tmp_path):
+    run = tmp_path / "run"
+    line = [f"dataset.root={digits}", f"hydra.run.dir={run}", "loss=began", *TINY]
+    line += ["steps=5", "log_every=2", "sample_every=2", "checkpoint_every=2"]
+    assert began("train", *line)[0] == 0
+
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert names >= {"config.yaml", "metrics.jsonl", "train.log", "samples/reals.png"}
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "step-00000004.pt",
+        "step-00000005.pt",
+    ]
+    assert Image.open(run / "samples" / "step-00000005.png").size == (8 * 18 + 2, 8 * 18 + 2)
+
+    rows = lines(run)
+    assert [(row["step"], row["images"]) for row in rows] == [(2, 8), (4, 16), (5, 20)]
+    scalars = {"loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "balance", "convergence"}
+    scalars |= {"lr_g", "lr_d", "diversity", "images_per_second"}
+    assert set(rows[0]) == {"step", "images", *(f"train/{name}" for name in scalars)}
+    assert list(rows[0])[:2] == ["step", "images"]
+
+    board = EventAccumulator(str(run)).Reload()
+    assert {f"train/{name}" for name in scalars} <= set(board.Tags()["scalars"])
+    assert set(board.Tags()["images"]) == {
+        "samples",
+        "reconstructions/real",
+        "reconstructions/fake",
+    }
+    assert set(board.Tags()["histograms"]) == {"loss_real", "loss_fake"}
+    assert [event.value for event in board.Scalars("train/loss_real")] == pytest.approx(
+        [row["train/loss_real"] for row in rows]
+    )
+    log = (run / "train.log").read_text()
+    saved = checkpoint.load(checkpoint.find(str(run)))
+    assert saved["data"]["count"] == 200
+    assert saved["data"]["sha256"] in log
+    assert str(digits) in log
+
+
+def test_logged_losses_are_means_over_the_steps(began, digits, tmp_path):
+    for name, every in (("one", 1), ("three", 3)):
+        line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path / name}", f"log_every={every}"]
+        assert began("train", "loss=began", *line, "steps=3", *TINY)[0] == 0
+    each, (mean,) = lines(tmp_path / "one"), lines(tmp_path / "three")
+    for name in ("train/loss_real", "train/convergence"):
+        assert mean[name] == pytest.approx(sum(row[name] for row in each) / 3)
+    assert mean["train/k_t"] == pytest.approx(each[-1]["train/k_t"])  # a state, not a mean
+
+
+def test_a_run_folder_is_not_overwritten(began, tiny_run):
+    before = {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}
+    code, _, err = began("train", "steps=1", f"hydra.run.dir={tiny_run}")
+    assert code == 2
+    assert f"resume={tiny_run}" in err
+    assert before == {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("loss", config.LOSSES)
+def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss):
+    """Mistake: RNG, k_t and the data's position not restored; bit for bit, logs too."""
+    common = [f"loss={loss}", f"dataset.root={digits}", "log_every=3", *TINY]
+    common += ["loss.lambda_k=0.1"] if loss == "began" else []
+    assert began("train", *common, f"hydra.run.dir={tmp_path}/a", "steps=8")[0] == 0
+    assert began("train", *common, f"hydra.run.dir={tmp_path}/b", "steps=4")[0] == 0
+    code, out, err = began("train", f"resume={tmp_path}/b", "steps=8")
+    assert code == 0, err
+    assert "going on from step 4" in out
+
+    whole, parts = (checkpoint.load(checkpoint.find(f"{tmp_path}/{name}")) for name in "ab")
+    for name in ("generator", "ema", "discriminator", "loss"):
+        for key, value in whole[name].items():
+            assert torch.equal(parts[name][key], value), key
+    for name in ("optimizer_g", "optimizer_d"):
+        for i, slots in whole[name]["state"].items():
+            for key, value in slots.items():
+                assert torch.equal(parts[name]["state"][i][key], value)
+    assert torch.equal(whole["latents"]["generator"], parts["latents"]["generator"])
+    assert torch.equal(whole["rng"]["torch"], parts["rng"]["torch"])
+    assert whole["batches"] == parts["batches"]
+    rows = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in lines(tmp_path / name)]
+        for name in "ab"
+    ]
+    assert rows[0] == rows[1]
+    names = [(tmp_path / name / "samples" / "step-00000008.png").read_bytes() for name in "ab"]
+    assert names[0] == names[1]
+
+
+def test_resuming_as_another_run_is_refused_field_by_field(began, tiny_run):
+    code, _, err = began("train", f"resume={tiny_run}", "optimizer.lr_g=0.5", "seed=9", "steps=6")
+    assert code == 2
+    assert "optimizer.lr_g was 0.0002, not 0.5" in err
+    assert "seed was 0, not 9" in err
+    assert "steps" not in err
+    code, _, err = began("train", f"resume={tiny_run}", "loss=began")
+    assert code == 2
+    assert "loss.name was bgan, not began" in err
+
+
+def test_resuming_on_other_images_is_refused(began, tiny_run, tmp_path):
+    code, _, err = began("train", f"resume={tiny_run}", "dataset.root=elsewhere", "steps=6")
+    assert code == 2
+    assert "200" in err
+    assert "10000" in err
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_saves_and_leaves_and_the_run_goes_on(digits, tmp_path, name):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "began_cli", "train", "steps=1000000", "log_every=5", *TINY]
+    command += [f"dataset.root={digits}", f"hydra.run.dir={run}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (run / "metrics.jsonl").exists() and lines(run):
+            break
+        time.sleep(0.1)
+    process.send_signal(getattr(signal, name))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert f"stopped by {name}" in out
+    step = checkpoint.load(checkpoint.find(str(run)))["step"]
+    assert f"at step {step:,}" in out
+    assert not list(run.rglob("*.tmp"))
+
+    command[5] = f"steps={step + 3}"
+    again = subprocess.run([*command, f"resume={run}"], capture_output=True, text=True, check=True)
+    assert f"going on from step {step:,}" in again.stdout
+    assert [row["step"] for row in lines(run)] == sorted({row["step"] for row in lines(run)})
+    assert os.listdir(run).count("checkpoints") == 1
+
+
+def test_bf16_runs_the_same_code(began, digits, tmp_path):
+    line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path}/r", "precision=bf16", *TINY]
+    code, out, err = began("train", "loss=began", "steps=2", "log_every=1", *line)
+    assert code == 0, err
+    assert "bf16" in out
+    saved = checkpoint.load(checkpoint.find(f"{tmp_path}/r"))
+    assert all(w.dtype != torch.bfloat16 for w in saved["generator"].values())

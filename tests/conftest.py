@@ -1,0 +1,84 @@
+"""What the tests share: composed settings, the command in this process, small data."""
+
+import gzip
+import os
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from began_cli import cli
+from began_cli import settings as reading
+
+reading.register()
+torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_world(monkeypatch, tmp_path):
+    """Every test has its own folder, finds no data set there, and cannot wait for a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BEGAN_DATA", raising=False)
+    monkeypatch.setattr("began_cli.data.sources._download", _no_network)
+    torch.manual_seed(0)
+
+
+def _no_network(folder, root):
+    from began_cli.data.sources import _NotThereError
+
+    raise _NotThereError("no network in the tests")
+
+
+def settings(command: str = "train", *overrides: str):
+    """The settings that a command line would give."""
+    with initialize_config_dir(config_dir=str(cli.CONF), version_base="1.3"):
+        return reading.parse(command, compose(command, list(overrides)))
+
+
+TINY = ("dataset.image_size=16", "dataset.width=4", "batch_size=4", "model.latent_dim=8")
+
+
+@pytest.fixture
+def began(capfd, monkeypatch):
+    """Runs `began …` in this process: (exit code, stdout, stderr)."""
+
+    def run(*line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["began", *line])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def write_idx(path: Path, images: np.ndarray) -> None:
+    """Writes uint8 images (N, H, W) as an idx file, gzipped if its name says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = struct.pack(">4i", 2051, *images.shape) + images.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.fixture
+def digits(tmp_path) -> Path:
+    """A folder with 200 random 28x28 "digits" as bare idx files."""
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 28, 28))
+    write_idx(tmp_path / "digits" / "train-images-idx3-ubyte.gz", pixels)
+    return tmp_path / "digits"
+
+
+@pytest.fixture
+def tiny_run(began, digits, tmp_path) -> Path:
+    """The folder of a run of 4 tiny steps."""
+    run = tmp_path / "run"
+    line = ["train", "steps=4", f"dataset.root={digits}", f"hydra.run.dir={run}", *TINY]
+    assert began(*line)[0] == 0
+    return run

@@ -1,0 +1,173 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import settings, write_idx
+from PIL import Image
+
+from began_cli.data import sources
+from began_cli.errors import UserError
+
+
+def load(*overrides: str) -> sources.Source:
+    return sources.load(settings("train", *overrides).dataset)
+
+
+def test_shipped_mnist_is_the_fallback_and_says_so():
+    source = load("dataset.root=nowhere")
+    assert source.images.shape == (10_000, 1, 32, 32)
+    assert "10,000" in source.warning
+    assert source.images[0, 0, 2:30, 2:30].sum() == 18454  # the first test digit, a 7
+    assert source.images[:, :, :2].sum() == source.images[:, :, :, 30:].sum() == 0  # padded
+
+
+def test_fallback_refused():
+    with pytest.raises(UserError, match="dataset.fallback=true"):
+        load("dataset.root=nowhere", "dataset.fallback=false")
+
+
+@pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist_layouts(tmp_path, place, ending):
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 28, 28))
+    write_idx(tmp_path / "d" / place / f"train-images-idx3-ubyte{ending}", pixels)
+    source = load(f"dataset.root={tmp_path}/d")
+    assert source.warning is None
+    assert (source.images[:, 0, 2:30, 2:30].numpy() == pixels).all()
+
+
+def test_sizes_and_colours(digits):
+    assert load(f"dataset.root={digits}", "dataset.image_size=64").images.shape[2:] == (64, 64)
+    assert load(f"dataset.root={digits}", "dataset.image_size=16").images.shape[2:] == (16, 16)
+    colour = load(f"dataset.root={digits}", "dataset.channels=3").images
+    assert (colour[:, 0] == colour[:, 2]).all()
+
+
+def test_hash_is_of_shape_and_pixels(digits):
+    source = load(f"dataset.root={digits}")
+    expected = hashlib.sha256(b"(200, 1, 32, 32)" + source.images.numpy().tobytes()).hexdigest()
+    assert source.sha256 == expected
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:12], lambda b: b"", lambda b: b"x" * 99])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_damaged_idx_is_named(digits, damage, ending):
+    good = next(digits.iterdir())
+    name = f"train-images-idx3-ubyte{ending}"
+    import gzip
+
+    data = good.read_bytes() if ending else gzip.decompress(good.read_bytes())
+    good.unlink()
+    (digits / name).write_bytes(damage(data))
+    with pytest.raises(UserError, match=name):
+        load(f"dataset.root={digits}")
+
+
+def test_cifar10_is_read(tmp_path, monkeypatch):
+    import pickle
+
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    for name, _ in CIFAR10.train_list:
+        rows = {"data": pixels.reshape(5, -1), "labels": [0] * 5}
+        (folder / name).write_bytes(pickle.dumps(rows))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": []}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    source = load("dataset=cifar10", f"dataset.root={tmp_path}")
+    assert (source.images[:5].numpy() == pixels).all()
+    grey = load("dataset=cifar10", f"dataset.root={tmp_path}", "dataset.channels=1").images
+    expected = np.round(pixels.transpose(0, 2, 3, 1) @ [0.299, 0.587, 0.114])
+    assert np.abs(grey[:5, 0].numpy() - expected).max() <= 1
+
+
+# --- a folder -------------------------------------------------------------------------------------
+
+
+def folder(tmp_path, *overrides: str) -> sources.Source:
+    return load("dataset=folder", f"dataset.root={tmp_path}/p", "dataset.image_size=16", *overrides)
+
+
+def put(tmp_path, name: str, image: Image.Image, **how) -> None:
+    path = tmp_path / "p" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **how)
+
+
+def test_folder_of_every_kind(tmp_path):
+    put(tmp_path, "a.png", Image.new("L", (40, 30), 100))
+    put(tmp_path, "deep/er/b.jpg", Image.new("RGB", (300, 200), (100, 100, 100)), quality=95)
+    put(tmp_path, "c.webp", Image.new("RGB", (16, 16), (100, 100, 100)), lossless=True)
+    put(tmp_path, "d.gif", Image.new("P", (20, 20), 0))
+    put(tmp_path, "e.PNG", Image.new("RGBA", (20, 20), (100, 100, 100, 255)))
+    put(tmp_path, "f.png", Image.fromarray(np.full((20, 20), 100 * 256, np.uint16)))
+    put(tmp_path, ".hidden/g.png", Image.new("L", (20, 20), 7))
+    (tmp_path / "p" / "notes.txt").write_text("not an image")
+    images = folder(tmp_path).images
+    assert images.shape == (6, 3, 16, 16)
+    levels = sorted(images.float().mean((1, 2, 3)).round().int().tolist())
+    assert levels[1:] == [100] * 5
+
+
+def test_centre_square_without_distortion(tmp_path):
+    wide = np.zeros((20, 60), np.uint8)
+    wide[:, 20:40] = 200  # the centre square
+    put(tmp_path, "a.png", Image.fromarray(wide))
+    image = folder(tmp_path, "dataset.channels=1").images[0, 0]
+    assert (image == 200).float().mean() == 1
+
+
+def test_resizing_is_antialiased(tmp_path):
+    """One-pixel stripes come out grey; without antialiasing they would be black or white."""
+    stripes = np.tile(np.array([0, 255], np.uint8), (128, 64))
+    put(tmp_path, "a.png", Image.fromarray(stripes))
+    image = folder(tmp_path, "dataset.channels=1").images[0, 0, 2:-2, 2:-2]
+    assert 120 <= image.min() <= image.max() <= 135
+
+
+def test_exif_rotation(tmp_path):
+    upright = np.zeros((32, 32), np.uint8)
+    upright[:16] = 255
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned 90 degrees clockwise
+    turned = Image.fromarray(np.rot90(upright, 1).copy())
+    put(tmp_path, "a.png", turned, exif=exif)
+    image = folder(tmp_path, "dataset.channels=1").images[0, 0].float()
+    assert image[:6].mean() > 250
+    assert image[-6:].mean() < 5
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG not one", "cut"])
+def test_broken_image_is_named_or_skipped(tmp_path, data):
+    put(tmp_path, "good.png", Image.new("L", (20, 20), 9))
+    put(tmp_path, "bad.png", Image.effect_noise((64, 64), 50))
+    bad = tmp_path / "p" / "bad.png"
+    bad.write_bytes(bad.read_bytes()[:500] if data == "cut" else data)
+    with pytest.raises(UserError, match=r"bad\.png"):
+        folder(tmp_path)
+    source = folder(tmp_path, "dataset.skip_broken=true")
+    assert len(source.images) == 1
+    assert source.images.max() == 9
+    assert "1 of 2" in source.warning
+
+
+def test_folder_missing_empty_or_all_broken(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        folder(tmp_path)
+    (tmp_path / "p").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        folder(tmp_path)
+    (tmp_path / "p" / "a.png").touch()
+    with pytest.raises(UserError, match="none of its 1"):
+        folder(tmp_path, "dataset.skip_broken=true")
+
+
+def test_order_of_files_is_stable(tmp_path):
+    for i in (3, 1, 2):
+        put(tmp_path, f"{i}.png", Image.new("L", (16, 16), i * 50))
+    images = folder(tmp_path, "dataset.channels=1").images
+    assert images[:, 0, 0, 0].tolist() == [50, 100, 150]
+    assert images.dtype == torch.uint8

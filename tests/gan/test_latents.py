@@ -1,0 +1,52 @@
+import math
+
+import pytest
+import torch
+
+from began_cli.gan import latents
+
+
+def test_stream_is_uniform_seeded_and_goes_on():
+    cpu = torch.device("cpu")
+    stream = latents.LatentStream(1000, 8, 3, cpu)
+    z = stream()
+    assert z.shape == (1000, 8)
+    assert -1 <= z.min() < -0.99
+    assert 0.99 < z.max() <= 1
+    assert z.var().item() == pytest.approx(1 / 3, rel=0.05)  # of U[-1, 1]
+    state = stream.state_dict()
+    second = stream()
+    assert not torch.equal(z, second)
+    again = latents.LatentStream(1000, 8, 99, cpu)
+    again.load_state_dict(state)
+    assert torch.equal(again(), second)
+
+
+def test_a_seed_decides_its_row_alone():
+    together = latents.from_seeds([5, 9, 7], 16)
+    for i, seed in enumerate([5, 9, 7]):
+        assert torch.equal(together[i], latents.from_seeds([seed], 16)[0])
+    assert together.abs().max() <= 1
+
+
+def test_lerp_by_hand():
+    a, b = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, -1.0]])
+    path = latents.lerp(a, b, 5)
+    assert path[:, 0].tolist() == [[0, 1], [0.25, 0.5], [0.5, 0], [0.75, -0.5], [1, -1]]
+    assert torch.equal(path[0], a)
+    assert torch.equal(path[-1], b)
+
+
+def test_slerp_keeps_the_norm_and_turns_evenly():
+    a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    path = latents.slerp(a, b, 4)[:, 0]
+    for i in range(4):
+        angle = i * math.pi / 6
+        assert path[i].tolist() == pytest.approx([3 * math.cos(angle), 3 * math.sin(angle)], abs=1e-6)
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert latents.slerp(a, b, 3)[1, 0].norm().item() == pytest.approx(1.5)
+
+
+def test_slerp_between_the_same_latents_stays():
+    a = latents.from_seeds([1], 64)
+    assert torch.allclose(latents.slerp(a, a, 5), a.expand(5, 1, 64), atol=1e-6)

@@ -1,0 +1,154 @@
+"""Closed forms of the objectives, worked out by hand or by NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import settings
+
+from began_cli.gan import losses
+from began_cli.gan.losses import Reconstruction
+
+
+def make(*overrides: str, shape=(1, 16, 16)):
+    cfg = settings("train", *overrides)
+    return losses.build(cfg.loss, shape).double()
+
+
+def doubles(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_k_t_on_a_hand_worked_sequence():
+    """gamma 0.5, lambda 0.1: k moves by 0.1 (0.5 L(x) - L(g)), and M is L(x) + |0.5 L(x) - L(g)|."""
+    loss = make("loss=began", "loss.gamma=0.5", "loss.lambda_k=0.1")
+    steps = [
+        # L(x), L(g) -> k, M
+        ((2.0, 0.0), 0.1, 3.0),  # 0 + 0.1 * 1
+        ((4.0, 1.0), 0.2, 5.0),  # 0.1 + 0.1 * 1
+        ((1.0, 1.5), 0.1, 2.0),  # 0.2 - 0.1 * 1
+        ((1.0, 9.5), 0.0, 10.0),  # 0.1 - 0.9, clipped
+        ((30.0, 1.0), 1.0, 44.0),  # 0 + 1.4, clipped
+    ]
+    for (real, fake), k, m in steps:
+        told = loss.advance(doubles(real, real), doubles(fake - 0.5, fake + 0.5))
+        assert told["k_t"].item() == pytest.approx(k, abs=1e-7)
+        assert told["convergence"].item() == pytest.approx(m)
+        assert told["balance"].item() == pytest.approx(0.5 * real - fake)
+
+
+def test_k_t_is_clamped():
+    """Mistake: k_t not clamped (compare_gan, wiseodd)."""
+    loss = make("loss=began", "loss.lambda_k=1")
+    for _ in range(5):
+        assert loss.advance(doubles(100.0), doubles(0.0))["k_t"] == 1
+    for _ in range(5):
+        assert loss.advance(doubles(0.0), doubles(100.0))["k_t"] == 0
+    loss = make("loss=began", "loss.lambda_k=1", "loss.k_min=0.25", "loss.k_max=0.75", "loss.k_0=0.5")
+    assert loss.advance(doubles(100.0), doubles(0.0))["k_t"] == 0.75
+    assert loss.advance(doubles(0.0), doubles(100.0))["k_t"] == 0.25
+
+
+def test_k_t_is_saved():
+    """Mistake: k_t not saved, forgotten on resume (most)."""
+    loss = make("loss=began", "loss.lambda_k=0.1")
+    loss.advance(doubles(2.0), doubles(0.5))
+    again = make("loss=began")
+    again.load_state_dict(loss.state_dict())
+    assert again.k_t == loss.k_t != 0
+
+
+@pytest.mark.parametrize(("energy", "power"), [("l1", 1), ("l2", 2)])
+def test_energy_is_a_mean_over_pixels_for_each_image(energy, power):
+    """Mistakes: L1 summed over pixels; one norm over the whole batch; MSE for L1."""
+    loss = make("loss=began", f"loss.energy={energy}")
+    v, r = (torch.rand(3, 1, 16, 16, dtype=torch.float64) for _ in range(2))
+    values = loss.values(Reconstruction(r, torch.zeros(3, 2)), v)
+    expected = [np.mean(np.abs(a - b) ** power) for a, b in zip(v.numpy(), r.numpy(), strict=True)]
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+
+
+def test_relative_energy_divides_by_the_content():
+    loss = make("loss=began", "loss.energy=relative", "loss.content_floor=0.25")
+    pixels = torch.zeros(5, 1, 16, 16, dtype=torch.uint8)
+    pixels[3:] = 255  # the median of three blacks and two whites is black
+    loss.prepare(pixels)
+    v = torch.full((1, 1, 16, 16), -0.5, dtype=torch.float64)  # 0.5 above black
+    r = torch.full((1, 1, 16, 16), -0.2, dtype=torch.float64)  # 0.3 above v
+    assert loss.values(Reconstruction(r, v), v).item() == pytest.approx(0.3 / (0.5 + 0.25))
+
+
+def test_ebgan_energy_is_an_unsquared_norm_of_each_image():
+    """Mistake: mean-squared energy, with which a margin of 10 keeps the hinge on for ever."""
+    loss = make("loss=ebgan")
+    v = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
+    r = torch.full_like(v, 0.5)
+    r[1] *= 3
+    values = loss.values(Reconstruction(r, v), v)
+    assert values.tolist() == pytest.approx([0.5 * 16, 1.5 * 16])  # sqrt(256 * 0.5^2) = 8
+    assert loss.fake(values).item() == pytest.approx(((10 - 8) + 0) / 2)
+
+
+def test_ebgan_gradient_is_finite_where_the_reconstruction_is_perfect():
+    loss = make("loss=ebgan")
+    v = torch.zeros(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
+    loss.values(Reconstruction(torch.zeros_like(v), v), v).sum().backward()
+    assert torch.isfinite(v.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([[1.0, 2.0], [1.0, 2.0], [2.0, 4.0]], 1.0),
+        ([[1.0, 0.0], [0.0, 3.0]], 0.0),
+        ([[1.0, 1.0], [-2.0, -2.0]], 1.0),
+        ([[1.0, 0.0], [1.0, 1.0]], 0.5),
+        ([[0.0, 0.0], [1.0, 0.0]], 0.0),
+    ],
+)
+def test_pulling_away_closed_forms(codes, expected):
+    """Mistakes: without the square (antipodal codes would give -1); normalised over the batch."""
+    assert losses.pulling_away(doubles(*codes)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_pulling_away_has_a_gradient_at_a_code_of_zeros():
+    code = torch.zeros(3, 4, requires_grad=True)
+    losses.pulling_away(code).backward()
+    assert torch.isfinite(code.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bgan_is_finite_and_its_gradient_is_f(dtype):
+    """Mistake: BGAN by log(sigmoid), inf in float32 from f = 17 and flat at 18.4 with an epsilon."""
+    f = torch.tensor([-1e4, -17.0, -1e-3, 0.0, 0.5, 17.0, 88.0, 1e4], dtype=dtype, requires_grad=True)
+    loss = make("loss=bgan").to(dtype)
+    value = loss.generator(f, f)
+    assert torch.isfinite(value)
+    (gradient,) = torch.autograd.grad(value, f)
+    torch.testing.assert_close(gradient * len(f), f.detach())
+    assert torch.isfinite(loss.real(f) + loss.fake(f))
+
+
+def test_bgan_log_z_is_a_moving_average_of_log_mean_exp():
+    loss = make("loss=bgan", "loss.log_z=true", "loss.log_z_decay=0.75")
+    f = doubles(0.0, 1.0, 700.0)
+    estimate = 700 + math.log((math.exp(-700) + math.exp(-699) + 1) / 3)
+    assert loss.advance(f, f)["log_z"].item() == pytest.approx(0.25 * estimate)
+    assert loss.advance(f, f)["log_z"].item() == pytest.approx((0.75 * 0.25 + 0.25) * estimate)
+    z = float(loss.log_z)
+    assert loss.generator(f, f).item() == pytest.approx(
+        sum((v - z) ** 2 for v in (0.0, 1.0, 700.0)) / 6
+    )
+
+
+def test_losses_reduce_in_single_precision():
+    half = torch.full((4,), 3e4, dtype=torch.float16)
+    assert torch.isfinite(make("loss=bgan").generator(make("loss=bgan").values(half, half), half))
+
+
+def test_every_loss_has_a_row_in_the_settings():
+    from began_cli import config
+
+    for name in config.LOSSES:
+        assert make(f"loss={name}").critic in ("autoencoder", "score")

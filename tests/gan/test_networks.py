@@ -1,0 +1,118 @@
+"""Shapes, sizes and identities of the networks."""
+
+import pytest
+import torch
+from conftest import settings
+from torch import nn
+from torch.nn import functional as F
+
+from began_cli.gan import networks
+
+
+def build(*overrides: str, critic="autoencoder"):
+    cfg = settings("train", "dataset=folder", "dataset.root=x", *overrides)
+    return (
+        networks.build_generator(cfg.model, cfg.dataset),
+        networks.build_discriminator(cfg.model, cfg.dataset, critic),
+    )
+
+
+def count(*modules: nn.Module) -> int:
+    return sum(weight.numel() for module in modules for weight in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "n", "skips", "millions"),
+    [
+        (32, 64, False, 2.91),
+        (32, 64, True, 3.06),
+        (64, 64, False, 4.61),
+        (64, 64, True, 4.83),
+        (64, 128, False, 15.27),
+        (64, 128, True, 16.15),
+        (128, 128, False, 24.35),
+        (128, 128, True, 25.53),
+    ],
+)
+def test_began_has_the_papers_number_of_parameters(size, n, skips, millions):
+    with torch.device("meta"):
+        cfg = settings(
+            *("train", "dataset=folder", "dataset.root=x", "model=began", "model.gain=1"),
+            *(f"dataset.image_size={size}", f"model.width={n}", f"model.skips={skips}"),
+        )
+        model = cfg.model
+        d = networks.Autoencoder(
+            networks.BeganEncoder(size, 3, n, 64),
+            networks.BeganDecoder(size, 3, n, 64, model.skips, True),
+        )
+        g = networks.BeganDecoder(size, 3, n, 64, model.skips, True)
+    assert round(count(g, d) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("model", ["began", "dcgan"])
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes(model, size, channels):
+    line = (f"model={model}", f"dataset.image_size={size}", f"dataset.channels={channels}")
+    g, d = build(*line, "dataset.width=2", "model.latent_dim=7", "model.code_dim=5")
+    v = g(torch.rand(3, 7))
+    assert v.shape == (3, channels, size, size)
+    out = d(v)
+    assert out.images.shape == v.shape
+    assert out.code.shape == (3, 5)
+    _, score = build(*line, "dataset.width=2", critic="score")
+    assert score(v).shape == (3,)
+
+
+def test_composed_up_sampling_equals_nearest_then_convolution():
+    layer = networks.UpConv2d(3, 5, composed=True).double()
+    plain = nn.Conv2d(3, 5, 3, padding=1).double()
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    ours, reference = layer(x), plain(F.interpolate(x, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(ours, reference)
+    weights = torch.randn_like(ours)
+    got = torch.autograd.grad((ours * weights).sum(), [x, layer.weight, layer.bias])
+    expected = torch.autograd.grad((reference * weights).sum(), [x, plain.weight, plain.bias])
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    layer.composed = False
+    torch.testing.assert_close(layer(x), reference)
+
+
+def test_strided_convolution_is_the_papers_subsampling():
+    """A stride-1 convolution, ELU, then every other pixel: the same function at 4 times the work."""
+    encoder = networks.BeganEncoder(16, 1, 4, 8).double()
+    x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
+    h = F.elu(encoder.first(x))
+    for i, (same, wider) in enumerate(encoder.scales):
+        h = F.elu(same(h))
+        h = F.elu(F.conv2d(h, wider.weight, wider.bias, padding=1))
+        h = h[:, :, ::2, ::2] if i == 0 else h
+    torch.testing.assert_close(encoder(x), encoder.last(h.flatten(1)))
+
+
+def test_skips_join_h0_after_each_up_sampling():
+    decoder = networks.BeganDecoder(32, 1, 4, 8, skips=True, composed=True).double()
+    z = torch.randn(2, 8, dtype=torch.float64)
+    h = h0 = decoder.h0(z).view(2, 4, 8, 8)
+    for i, (first, second) in enumerate(decoder.scales):
+        if i:
+            h = F.interpolate(h, scale_factor=2, mode="nearest")
+            h = torch.cat([h, F.interpolate(h0, size=h.shape[-1], mode="nearest")], 1)
+        h = F.elu(F.conv2d(h, first.weight, first.bias, padding=1))
+        h = F.elu(second(h))
+    torch.testing.assert_close(decoder(z), decoder.last(h))
+
+
+def test_initial_weights_are_orthogonal_with_gain():
+    g, _ = build("model=began", "dataset.image_size=16", "dataset.width=4", "model.gain=1.2")
+    w = g.scales[0][1].weight.detach().flatten(1)
+    torch.testing.assert_close(w @ w.T, torch.eye(len(w)) * 1.44, atol=1e-5, rtol=0)
+    assert all((m.bias == 0).all() for m in g.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+
+
+def test_output_of_began_is_linear():
+    g, _ = build("model=began", "dataset.image_size=16", "dataset.width=4")
+    assert isinstance(g.last, nn.Conv2d)
+    assert g(torch.full((1, 64), 100.0)).abs().max() > 1

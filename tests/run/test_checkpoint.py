@@ -1,0 +1,95 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from began_cli.errors import UserError
+from began_cli.run import checkpoint
+
+
+def state(**more):
+    return {"config": {}, "step": 3, "weights": torch.arange(1000.0), **more}
+
+
+def test_round_trip(tmp_path):
+    path = checkpoint.path_for(tmp_path, 3)
+    checkpoint.save(path, state())
+    assert path.name == "step-00000003.pt"
+    assert torch.equal(checkpoint.load(path)["weights"], torch.arange(1000.0))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_old_checkpoint_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    """Mistake: the old checkpoint is deleted before the new one is written (StudioGAN)."""
+    path = checkpoint.path_for(tmp_path, 3)
+    checkpoint.save(path, state())
+    before = path.read_bytes()
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+            patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+            checkpoint.save(path, state(step=4))
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_newest_are_kept_by_number(tmp_path):
+    for step in (999, 100_000_000, 1000):
+        checkpoint.save(checkpoint.path_for(tmp_path, step), state())
+    checkpoint.keep_newest(tmp_path, 2)
+    assert [path.stem for path in checkpoint.all_of(tmp_path)] == ["step-00001000", "step-100000000"]
+    assert checkpoint.find(str(tmp_path)).stem == "step-100000000"
+
+
+def test_newest_run_is_found(tmp_path):
+    for i, run in enumerate(("b", "a")):
+        path = checkpoint.path_for(tmp_path / "outputs" / run, 1)
+        checkpoint.save(path, state())
+        os.utime(path, (i, i))
+    assert checkpoint.find(None).parts[-3] == "a"
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+def test_a_pickle_is_never_executed(tmp_path):
+    bomb = tmp_path / "bomb.pt"
+    bomb.write_bytes(pickle.dumps(Payload(str(tmp_path / "ran"))))
+    with pytest.raises(UserError, match=r"bomb\.pt"):
+        checkpoint.load(bomb)
+    torch.save({"config": {}, "step": 1, "format": 1, "x": Payload(str(tmp_path / "ran"))}, bomb)
+    with pytest.raises(UserError, match=r"bomb\.pt"):
+        checkpoint.load(bomb)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_a_file_cut_short_is_refused(tmp_path, tenth):
+    path = checkpoint.path_for(tmp_path, 3)
+    checkpoint.save(path, state())
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * tenth // 10])
+    with pytest.raises(UserError, match="cut short"):
+        checkpoint.load(path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = checkpoint.path_for(tmp_path, 3)
+    checkpoint.save(path, state())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {"config": {}, "step": 1, "format": 99}])
+def test_files_that_are_not_ours(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=r"not a checkpoint of began|format 99"):
+        checkpoint.load(tmp_path / "x.pt")

@@ -1,0 +1,194 @@
+"""The command line: help, one-line errors with exit 2 and nothing written, sweeps, completion."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import TINY
+
+from began_cli import __version__, cli
+
+
+@pytest.mark.parametrize("line", [(), ("--help",), ("-h",)])
+def test_help_lists_the_commands(began, line):
+    code, out, _ = began(*line)
+    assert code == 0
+    for command in ("train", "sample", "interpolate"):
+        assert f"  {command} " in out
+
+
+def test_version(began):
+    assert began("--version")[1] == f"began {__version__}\n"
+
+
+BAD = {
+    "trian": "no command 'trian' (did you mean train?)",
+    "train loss=foo": "no loss 'foo'",
+    "train loss=bgn": "did you mean bgan?",
+    "train lss=bgan": "no setting 'lss' (did you mean loss?)",
+    "train loss=began loss.gama=0.3": "no setting 'loss.gama' (did you mean gamma?)",
+    "train loss=bgan loss.gamma=0.3": "no setting 'loss.gamma'",
+    "train +foo=1": "no setting 'foo'",
+    "train steps=abc": "steps=abc: wants a whole number",
+    "train steps=1.5": "steps=1.5: wants a whole number",
+    "train steps=-1": "steps=-1: wants a whole number, 1 or more",
+    "train batch_size=0": "batch_size=0: wants",
+    "train dataset.image_size=48": "dataset.image_size=48: wants 8 times a power of two",
+    "train dataset.channels=2": "dataset.channels=2: wants 1",
+    "train optimizer.betas=[0.5]": "optimizer.betas",
+    "train optimizer.lr=nan": "optimizer.lr=nan",
+    "train device=tpu": "device=tpu: wants auto, cpu",
+    "train device=cuda:99": "device=cuda:99",
+    "train ema.decay=1": "ema.decay=1.0: wants a number from 0 to below 1",
+    "train loss=ebgan_pt batch_size=1": "batch_size=1",
+    "train loss=began loss.k_0=2": "loss.k_0=2.0",
+    "train dataset=folder": "dataset.root is missing",
+    "train dataset=folder dataset.root=nowhere": "dataset.root=nowhere: no such folder",
+    "train dataset.fallback=false": "cannot be downloaded",
+    "train dataset=fashion_mnist": "cannot be downloaded",
+    "train dataset=cifar10": "cannot be downloaded",
+    "train resume=nowhere": "resume=nowhere: no such file",
+    "train steps": "cannot read 'steps'",
+    "train --frob": "unrecognized arguments: --frob",
+    "train loss=null": "must be a string",
+    "train -m steps=1,foo": "steps=foo: wants a whole number",
+    "train -m steps=1,-1": "steps=-1: wants",
+    "train -m --cfg job": "Only one of",
+    "train hydra.run.dir=/proc/none/run steps=1": "/proc/none",
+    "sample": "no checkpoint under outputs/",
+    "sample ckpt=nowhere": "ckpt=nowhere: no such file",
+    "sample ckpt=.": "ckpt=.: no checkpoint in that folder",
+    "sample seeds=a": "seeds=a: wants",
+    "sample seeds=5-2": "seeds=5-2: wants",
+    "sample n=2 seeds=0-3": "n=2 but seeds=0-3 names 4",
+    "sample format=jpg": "format=jpg: wants one of",
+    "sample 'ckpt=a b'": "ckpt=a b",
+    "interpolate steps=1": "steps=1: wants a whole number, 2 or more",
+    "interpolate mode=bezier": "mode=bezier: wants one of lerp, slerp",
+    "interpolate rows=2 seeds=0-2": "rows=2 wants 4 seeds",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_is_one_line_exit_2_and_writes_nothing(began, tmp_path, line):
+    import shlex
+
+    code, out, err = began(*shlex.split(line))
+    assert code == 2, (out, err)
+    assert err.count("\n") == 1, err
+    assert BAD[line] in err
+    assert err.startswith(f"began {line.split()[0]}: " if line != "trian" else "began: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_is_a_traceback_and_not_a_user_error(began, monkeypatch, digits):
+    monkeypatch.setattr("began_cli.commands.train.build", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        began("train", "steps=1", f"dataset.root={digits}")
+
+
+def test_flags_and_settings_in_any_order(began):
+    _, first, _ = began("train", "steps=7", "--cfg", "job", "seed=3")
+    _, second, _ = began("train", "--cfg", "job", "seed=3", "steps=7")
+    assert first == second
+    assert "steps: 7" in first
+
+
+@pytest.mark.parametrize(("typed", "steps"), [("1e3", 1000), ("2.5e3", 2500), ("5", 5)])
+def test_whole_floats_are_whole_numbers(began, typed, steps):
+    assert f"steps: {steps}\n" in began("train", f"steps={typed}", "--cfg", "job")[1]
+
+
+def test_a_loss_brings_its_network_and_optimizer_and_the_user_wins(began):
+    _, out, _ = began("train", "loss=wgan", "--cfg", "job")
+    assert "name: rmsprop" in out
+    assert "name: dcgan" in out
+    _, out, _ = began("train", "model=began", "optimizer=adam", "loss=wgan", "--cfg", "job")
+    assert "name: adam" in out
+    assert "name: began" in out
+
+
+def test_paths_with_any_letters(began, tiny_run, tmp_path):
+    odd = tmp_path / "a=b, c's {x}"
+    tiny_run.rename(odd)
+    code, out, err = began("sample", f"ckpt={odd}", "n=1")
+    assert code == 0, err
+    assert "1 images" in out
+
+
+def test_sweep_runs_each_combination_and_reports_failures_at_once(began, tmp_path, digits):
+    line = [f"dataset.root={digits}", "steps=1", "hydra.sweep.dir=sweep", *TINY]
+    code, _, err = began("train", "seed=1,2", "-m", "loss=gan,began", *line)
+    assert code == 0, err
+    runs = sorted(path.parent.parent.name for path in (tmp_path / "sweep").rglob("step-*.pt"))
+    assert len(runs) == 4
+    assert all("seed-1" in run or "seed-2" in run for run in runs)
+
+    code, _, err = began("train", "-m", "seed=1,3", "loss=gan,began", *line)
+    assert code == 1
+    assert err.count("holds a checkpoint already") == 4  # two at once, two in the last line
+    assert len(list((tmp_path / "sweep").rglob("step-*.pt"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("began tr", {"train"}),
+        ("began ", {"train", "sample", "interpolate"}),
+        ("began train loss=b", {"loss=began", "loss=bgan"}),
+        ("began train loss=began loss.ga", {"loss.gamma="}),
+        ("began sample forma", {"format="}),
+    ],
+)
+def test_completion(began, monkeypatch, line, expected):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert expected <= set(began("-sc", "query=bash")[1].split())
+
+
+def test_completion_can_be_installed(began):
+    script = began("-sc", "install=bash")[1]
+    assert "complete -o nospace" in script
+    assert script.rstrip().endswith("began")
+
+
+def python(*line: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *line], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("line", [("--help",), ("train", "--cfg", "job"), ("train", "--help")])
+def test_help_does_not_import_torch(line):
+    code = (
+        "import sys; from began_cli import cli; sys.argv = ['began', *{!r}]\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules; assert 'hydra' in sys.modules or 'hydra' not in {!r}"
+    )
+    python("-c", code.format(list(line), list(line)))
+
+
+def test_help_takes_less_than_a_third_of_importing_torch():
+    def seconds(*line: str) -> float:
+        start = time.perf_counter()
+        python(*line)
+        return time.perf_counter() - start
+
+    seconds("-c", "import torch")  # into the page cache
+    helps = min(seconds("-m", "began_cli", "--help") for _ in range(3))
+    assert helps < min(seconds("-c", "import torch") for _ in range(3)) / 3
+
+
+def test_did_you_mean_is_silent_about_strangers():
+    assert cli._did_you_mean("xyzzy", ["train", "sample"]) == ""
+
+
+def test_unwritable_output_folder(began, digits, tmp_path, monkeypatch):
+    if os.geteuid() == 0:  # root writes anywhere: a file stands in the way instead
+        (tmp_path / "locked").write_text("")
+    else:
+        (tmp_path / "locked").mkdir(mode=0o500)
+    run = tmp_path / "locked" / "run"
+    code, _, err = began("train", f"dataset.root={digits}", f"hydra.run.dir={run}", "steps=1")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "locked" in err

@@ -1,0 +1,111 @@
+"""The house rules that a machine can hold."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import settings
+from omegaconf import OmegaConf
+
+from began_cli import cli, config
+from began_cli import settings as reading
+
+PACKAGE = Path(config.__file__).parent
+BASE = {"config", "settings", "errors", "images", "__init__"}
+# room -> what it may import from began_cli
+ALLOWED = {
+    "errors": set(),
+    "config": set(),
+    "settings": {"config", "errors"},
+    "images": set(),
+    "gan": BASE,
+    "data": BASE,
+    "run": BASE,
+    "commands": BASE | {"gan", "data", "run"},
+    "cli": {"settings", "errors", "commands", "__init__"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+EXCEPTIONS = {("run/checkpoint.py", "gan"), ("run/monitor.py", "gan")}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("began_cli"):
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            rooms |= {name if name != "__version__" else "__init__" for name in names}
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("began_cli.")]
+            rooms |= {name.split(".")[1] for name in names}
+    return rooms
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[0].removesuffix(".py")
+    foreign = imported(path) - ALLOWED[room] - {room}
+    assert {(relative.as_posix(), name) for name in foreign} <= EXCEPTIONS
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_cli_and_config_know_hydra(path):
+    source = path.read_text()
+    if path.stem not in ("cli", "config", "settings"):
+        assert "import hydra" not in source
+        assert "omegaconf" not in source
+    assert "_target_" not in source
+    assert len(source.splitlines()) <= 350
+
+
+def test_every_command_has_a_module_and_settings():
+    names = {path.stem for path in cli.CONF.glob("*.yaml")}
+    assert names == set(config.COMMANDS)
+    assert names <= {path.stem for path in (PACKAGE / "commands").glob("*.py")}
+
+
+def test_every_key_stands_in_a_yaml_with_a_comment():
+    for path in cli.CONF.rglob("*.yaml"):
+        text = path.read_text().split("\nhydra:")[0].split("\n")
+        for line in text:
+            key = line.strip().partition(":")[0]
+            is_list = line.strip().startswith("-") or not line.strip() or line.startswith("#")
+            opens = line.rstrip().endswith(":") or key in ("name", "optimizer", "steps", "batch_size")
+            if not is_list and not opens:
+                assert "#" in line, f"{path.name}: {line}"
+
+
+FROZEN = """
+    batch_size checkpoint_every dataset.channels dataset.device dataset.fallback dataset.image_size
+    dataset.name dataset.root dataset.width device ema.decay log_every loss.content_floor loss.energy
+    loss.gamma loss.k_0 loss.k_max loss.k_min loss.lambda_k loss.name loss.separate_latents
+    model.code_dim model.gain model.latent_dim model.name model.skips model.upsample model.width
+    optimizer.betas optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume
+    sample_every seed steps
+"""
+
+
+def test_names_of_the_settings_are_frozen():
+    """People and scripts type them."""
+    from began_cli.commands.train import flat
+
+    cfg = settings("train", "loss=began")
+    assert sorted(flat(reading.plain(cfg))) == FROZEN.split()
+
+
+@pytest.mark.parametrize("loss", config.LOSSES)
+@pytest.mark.parametrize("model", config.MODELS)
+@pytest.mark.parametrize("dataset", config.DATASETS)
+def test_every_loss_dataset_model_composes(loss, model, dataset):
+    line = [f"loss={loss}", f"model={model}", f"dataset={dataset}"]
+    line += ["dataset.root=x"] if dataset == "folder" else []
+    cfg = settings("train", *line)
+    assert (cfg.loss.name, cfg.model.name, cfg.dataset.name) == (loss, model, dataset)
+    again = reading.parse("train", OmegaConf.create(reading.plain(cfg)))
+    assert again == cfg
