@@ -16,7 +16,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 
 def main() -> None:
-    """The `began` command: exits with 0, or 2 and one line on stderr for what a user can put right."""
+    """The `began` command: exits with 0, or with 2 and one line on stderr for a user's mistake."""
     argv = sys.argv[1:]
     commands = [path.stem for path in sorted(CONF.glob("*.yaml"), key=_order)]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -28,7 +28,9 @@ def main() -> None:
     elif argv[0] in commands:
         _run(argv[0], argv[1:])
     else:
-        _fail("began", f"no command '{argv[0]}'{_did_you_mean(argv[0], commands)}; see began --help")
+        _fail(
+            "began", f"no command '{argv[0]}'{_did_you_mean(argv[0], commands)}; see began --help"
+        )
 
 
 def _order(path: Path) -> tuple[bool, str]:
@@ -168,8 +170,9 @@ def _tame(override: str) -> str:
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{escaped}'"
     parts = [
-        str(int(float(part))) if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", part)
-        and float(part).is_integer() else part
+        str(int(float(part)))
+        if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", part) and float(part).is_integer()
+        else part
         for part in value.split(",")
     ]
     return f"{key}{equals}{','.join(parts)}"
@@ -212,12 +215,15 @@ def _worded(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': write setting=value, and quote a value with spaces or commas"
+        said = f"cannot read '{error.override}'"
+        return f"{said}: write setting=value, and quote a value with spaces or commas"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = [str(option) for option in error.options or []]
         if group:
-            return f"no {group} '{name}'{_did_you_mean(name, options)}; there are {', '.join(options)}"
+            return (
+                f"no {group} '{name}'{_did_you_mean(name, options)}; there are {', '.join(options)}"
+            )
     cause = error if isinstance(error, oc.OmegaConfBaseException) else error.__cause__
     if isinstance(cause, oc.ConfigKeyError | oc.ConfigAttributeError) and cause.full_key:
         return _no_setting(cause)

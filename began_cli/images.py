@@ -25,7 +25,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """uint8 images (N, C, H, W) on one uint8 sheet (3, H', W'), `columns` in a row, 2 pixels apart."""
+    """uint8 images (N, C, H, W) on a uint8 sheet (3, H', W'), `columns` in a row, 2 apart."""
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
 
 

@@ -79,9 +79,8 @@ def check_train(c: config.TrainConfig) -> None:
 
 
 def check_dataset(c: config.DatasetConfig) -> None:
-    power = math.log2(c.image_size / 8) if c.image_size > 0 else -1
     require(
-        power >= 1 and power.is_integer() and c.image_size <= 1024,
+        c.image_size in [8 * 2**k for k in range(1, 8)],
         "dataset.image_size",
         c.image_size,
         "8 times a power of two: 16, 32, 64, 128, 256, 512 or 1024",
@@ -185,7 +184,9 @@ def one_of(setting: str, value: str, *choices: str) -> None:
 def within(setting: str, value: float, low: float, high: float, ends: str) -> None:
     """`ends` is one of `[]`, `[)`: whether `high` itself is allowed."""
     ok = low <= value <= high if ends == "[]" else low <= value < high
-    require(ok, setting, value, f"a number from {low:g} to {'' if ends == '[]' else 'below '}{high:g}")
+    require(
+        ok, setting, value, f"a number from {low:g} to {'' if ends == '[]' else 'below '}{high:g}"
+    )
 
 
 def check_device(setting: str, value: str) -> None:

@@ -76,18 +76,23 @@ def test_every_key_stands_in_a_yaml_with_a_comment():
         for line in text:
             key = line.strip().partition(":")[0]
             is_list = line.strip().startswith("-") or not line.strip() or line.startswith("#")
-            opens = line.rstrip().endswith(":") or key in ("name", "optimizer", "steps", "batch_size")
+            opens = line.rstrip().endswith(":") or key in (
+                "name",
+                "optimizer",
+                "steps",
+                "batch_size",
+            )
             if not is_list and not opens:
                 assert "#" in line, f"{path.name}: {line}"
 
 
 FROZEN = """
-    batch_size checkpoint_every dataset.channels dataset.device dataset.fallback dataset.image_size
-    dataset.name dataset.root dataset.width device ema.decay log_every loss.content_floor loss.energy
-    loss.gamma loss.k_0 loss.k_max loss.k_min loss.lambda_k loss.name loss.separate_latents
-    model.code_dim model.gain model.latent_dim model.name model.skips model.upsample model.width
-    optimizer.betas optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume
-    sample_every seed steps
+    batch_size checkpoint_every dataset.channels dataset.device dataset.fallback
+    dataset.image_size dataset.name dataset.root dataset.width device ema.decay log_every
+    loss.content_floor loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min loss.lambda_k
+    loss.name loss.separate_latents model.code_dim model.gain model.latent_dim model.name
+    model.skips model.upsample model.width optimizer.betas optimizer.lr optimizer.lr_d
+    optimizer.lr_g optimizer.name out precision resume sample_every seed steps
 """
 
 

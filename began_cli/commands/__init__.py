@@ -1,1 +1,1 @@
-"""What a user calls: `began NAME …` runs `NAME.py:main(settings)` with the settings of `conf/NAME.yaml`."""
+"""What a user calls: `began NAME …` runs `NAME.py:main` with the settings of `conf/NAME.yaml`."""

@@ -65,7 +65,7 @@ def generate(generator: nn.Module, z: Tensor) -> Iterator[Tensor]:
 
 
 def output_folder(out: str | None, ckpt: Path, default: str) -> Path:
-    """The folder to write to, made if need be: `out`, or `default` in the checkpoint's run folder."""
+    """The folder to write to, made if need be: `out`, or `default` in the run folder."""
     beside = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
     folder = Path(out).expanduser() if out else beside / default
     try:

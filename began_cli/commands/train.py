@@ -44,7 +44,9 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         cfg.out = str(path.resolve().parent.parent)
     run = Path(cfg.out)
     if saved is None and checkpoint.all_of(run):
-        raise UserError(f"out={run}: holds a checkpoint already; resume={run} goes on with that run")
+        raise UserError(
+            f"out={run}: holds a checkpoint already; resume={run} goes on with that run"
+        )
     device = pick_device(cfg.device)
     source = sources.load(cfg.dataset)
     if saved is not None and saved["data"]["sha256"] != source.sha256:
@@ -251,7 +253,8 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def rng_state() -> dict[str, Any]:
     """Every global random state, as tensors and plain values."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = numpy_state
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

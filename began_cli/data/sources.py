@@ -70,9 +70,9 @@ def _mnist(c: config.MnistDatasetConfig) -> Source:
         return Source(
             _fit(images, c),
             "the MNIST test split that comes with began",
-            f"MNIST was not found in {Path(c.root).absolute()} and could not be downloaded ({error}).\n"
-            f"Training on the {len(images):,} images of its test split that come with began. For all "
-            "60,000,\nput train-images-idx3-ubyte.gz into that folder, or set dataset.root.",
+            f"No MNIST in {Path(c.root).absolute()}, and it could not be downloaded ({error}). "
+            f"Training on the {len(images):,} images of its test split that come with began. "
+            "For all 60,000 put train-images-idx3-ubyte.gz there, or set dataset.root.",
         )
 
 
@@ -81,8 +81,8 @@ def _fashion_mnist(c: config.DatasetConfig) -> Source:
         return _idx_source(c, "FashionMNIST")
     except _NotThereError as error:
         raise UserError(
-            f"dataset.root={c.root}: no Fashion-MNIST there, and it cannot be downloaded ({error}); "
-            "put train-images-idx3-ubyte.gz there"
+            f"dataset.root={c.root}: no Fashion-MNIST there, and it cannot be downloaded "
+            f"({error}); put train-images-idx3-ubyte.gz there"
         ) from None
 
 
@@ -151,13 +151,15 @@ def _cifar10(c: config.DatasetConfig) -> Source:
     try:
         array = CIFAR10(str(root), train=True).data
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"dataset.root: {root / 'cifar-10-batches-py'} is damaged: {error}") from None
+        raise UserError(
+            f"dataset.root: {root / 'cifar-10-batches-py'} is damaged: {error}"
+        ) from None
     images = torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
     return Source(_fit(images, c), str((root / "cifar-10-batches-py").absolute()))
 
 
 def _fit(images: Tensor, c: config.DatasetConfig) -> Tensor:
-    """Pads uint8 images with black to a size 8*2^k, resizes if another is asked for, sets the colours."""
+    """uint8 images padded with black to 8*2^k, resized if another size is asked for, coloured."""
     side = images.shape[-1]
     padded = max(16, 1 << (side - 1).bit_length())
     before = (padded - side) // 2
@@ -210,7 +212,9 @@ def _folder(c: config.FolderDatasetConfig) -> Source:
         raise UserError(f"dataset.root={c.root}: none of its {len(files)} images can be read")
     if broken:
         images = images[torch.tensor(whole)]
-    warning = f"Left out {broken:,} of {len(files):,} images that cannot be read." if broken else None
+    warning = (
+        f"Left out {broken:,} of {len(files):,} images that cannot be read." if broken else None
+    )
     return Source(images, str(root.absolute()), warning)
 
 
@@ -243,7 +247,9 @@ def read_image(path: Path, mode: str, size: int) -> np.ndarray:
             else:
                 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, still above the target's.
                 short = min(image.size)
-                image.draft(mode, (2 * size * image.width // short, 2 * size * image.height // short))
+                image.draft(
+                    mode, (2 * size * image.width // short, 2 * size * image.height // short)
+                )
             image = ImageOps.exif_transpose(image).convert(mode)
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2

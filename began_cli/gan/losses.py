@@ -52,7 +52,7 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def fake_factor(self) -> Tensor | None:
-        """c, where fake = c L_G: one backward pass then serves both networks. None: there is no c."""
+        """c, where fake = c L_G, so that one backward pass serves both networks; None: no c."""
         return None
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -230,7 +230,7 @@ class Wgan(ScoreLoss):
 
     @torch.no_grad()
     def constrain(self, discriminator: nn.Module) -> None:
-        weights = list(discriminator.parameters())
+        weights: list[Tensor] = list(discriminator.parameters())
         torch._foreach_clamp_min_(weights, -self.clip)
         torch._foreach_clamp_max_(weights, self.clip)
 

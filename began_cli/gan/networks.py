@@ -5,6 +5,7 @@ code; a score discriminator is an encoder with one output. So every loss runs on
 Images are (N, C, H, W) in [-1, 1], latents (N, latent_dim).
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -45,16 +46,17 @@ class BeganEncoder(nn.Module):
         super().__init__()
         scales = began_scales(size)
         self.first = nn.Conv2d(channels, n, 3, padding=1)
-        self.scales = nn.ModuleList()
+        self.same, self.wider = nn.ModuleList(), nn.ModuleList()
         for i in range(1, scales + 1):
+            self.same.append(nn.Conv2d(i * n, i * n, 3, padding=1))
             last = i == scales
-            wider = nn.Conv2d(i * n, i * n if last else (i + 1) * n, 3, 1 if last else 2, padding=1)
-            self.scales.append(nn.ModuleList([nn.Conv2d(i * n, i * n, 3, padding=1), wider]))
+            wide, stride = (i * n, 1) if last else ((i + 1) * n, 2)
+            self.wider.append(nn.Conv2d(i * n, wide, 3, stride, padding=1))
         self.last = nn.Linear(scales * n * 8 * 8, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         h = F.elu(self.first(images))
-        for same, wider in self.scales:  # pyright: ignore[reportGeneralTypeIssues]
+        for same, wider in zip(self.same, self.wider, strict=True):
             h = F.elu(wider(F.elu(same(h))))
         return self.last(h.flatten(1))
 
@@ -69,17 +71,18 @@ class BeganDecoder(nn.Module):
         self.n, self.skips = n, skips
         self.h0 = nn.Linear(inputs, n * 8 * 8)
         entry = 2 * n if skips else n
-        self.scales = nn.ModuleList()
+        self.firsts, self.seconds = nn.ModuleList(), nn.ModuleList()
         for i in range(began_scales(size)):
             first = UpConv2d(entry, n, composed) if i else nn.Conv2d(n, n, 3, padding=1)
-            self.scales.append(nn.ModuleList([first, nn.Conv2d(n, n, 3, padding=1)]))
+            self.firsts.append(first)
+            self.seconds.append(nn.Conv2d(n, n, 3, padding=1))
         self.last = nn.Conv2d(n, channels, 3, padding=1)
 
     def forward(self, code: Tensor) -> Tensor:
         h = h0 = self.h0(code).view(-1, self.n, 8, 8)
-        for i, (first, second) in enumerate(self.scales):  # pyright: ignore[reportArgumentType]
+        for i, (first, second) in enumerate(zip(self.firsts, self.seconds, strict=True)):
             if self.skips and i:
-                # Joined before the up-sampling, which is the same as after it, at a quarter the size.
+                # Joined before the up-sampling: the same as after it, at a quarter of the size.
                 h = torch.cat([h, F.interpolate(h0, size=h.shape[-1], mode="nearest")], 1)
             h = F.elu(second(F.elu(first(h))))
         return self.last(h)
@@ -102,7 +105,7 @@ def dcgan_encoder(size: int, channels: int, width: int, outputs: int) -> nn.Sequ
     """Images to (N, outputs): LeakyReLU, batch normalisation on all convolutions but the first."""
     widths = dcgan_widths(size, width)
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 4 * 4, outputs))
 
@@ -116,7 +119,7 @@ def dcgan_decoder(size: int, channels: int, width: int, inputs: int) -> nn.Seque
         nn.BatchNorm2d(widths[0]),
         nn.ReLU(),
     ]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh())
 

@@ -92,7 +92,7 @@ class Update:
                 # grad L_D = grad L(x) + c grad L_G; with c = 0 nothing is lost for g.
                 loss_g.backward()
                 gradient = leaf.grad
-                torch._foreach_mul_([w.grad for w in self._weights_d], factor)
+                torch._foreach_mul_([w.grad for w in self._weights_d if w.grad is not None], factor)
             else:
                 loss_fake.backward(inputs=self._weights_d, retain_graph=True)
                 (gradient,) = torch.autograd.grad(loss_g, leaf)  # not for D's weights

@@ -68,7 +68,9 @@ def find(ckpt: str | None, setting: str = "ckpt") -> Path:
     if ckpt is None:
         found = [path for path in Path("outputs").rglob("step-*.pt") if NAME.fullmatch(path.name)]
         if not found:
-            raise UserError(f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…")
+            raise UserError(
+                f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…"
+            )
         return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
     path = Path(ckpt).expanduser()
     if path.is_file():
@@ -111,7 +113,7 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
 def generator_of(
     state: dict[str, Any], device: torch.device
 ) -> tuple[nn.Module, config.TrainConfig]:
-    """The averaged generator of a checkpoint, ready to sample, and the settings it was trained with."""
+    """The averaged generator of a checkpoint, ready to sample, and the settings of its training."""
     trained = settings.parse("train", state["config"])
     generator = networks.build_generator(trained.model, trained.dataset)
     generator.load_state_dict(state["ema"])

@@ -15,14 +15,16 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         there = torch.cuda.device_count()
-        raise UserError(f"device={name}: there are {there} CUDA devices here; device=auto picks one")
+        raise UserError(
+            f"device={name}: there are {there} CUDA devices here; device=auto picks one"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: not available here; device=auto picks one that is")
     return device
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type, or None for full precision; `auto` is bf16 on a GPU that computes in it."""
+    """The autocast type, None for full precision; `auto` is bf16 on a GPU that computes in it."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

@@ -125,11 +125,15 @@ class Monitor:
         done, clock = step - self._first_step, time.perf_counter() - self._first_clock
         seconds = int(clock / done * (self.steps - step)) if done > 0 else 0
         hours, minutes = seconds // 3600, seconds // 60 % 60
-        return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+        return (
+            f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+        )
 
     def __rich__(self) -> Text:
         speed = f"{self._speed:,.0f} images/s" if self._speed == self._speed else "… images/s"
-        text = f"step {self.step:,}/{self.steps:,}  {speed}  eta {self._eta(self.step)}  {self._shown}"
+        text = (
+            f"step {self.step:,}/{self.steps:,}  {speed}  eta {self._eta(self.step)}  {self._shown}"
+        )
         return Text(text, no_wrap=True, overflow="ellipsis")
 
     def state_dict(self) -> dict[str, Any]:

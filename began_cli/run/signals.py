@@ -29,7 +29,10 @@ class StopRequest:
         self.name = signal.Signals(number).name
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)

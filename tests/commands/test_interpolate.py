@@ -15,7 +15,7 @@ def strip_image(path, column: int) -> np.ndarray:
 
 def test_strips(began, tiny_run, tmp_path):
     line = [f"ckpt={tiny_run}", "rows=2", "steps=3", "out=o", "seeds=[4,5,6,7]"]
-    code, out, err = began("interpolate", *line)
+    code, _out, err = began("interpolate", *line)
     assert code == 0, err
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert names == {"lerp.png", "lerp-row-00.png", "lerp-row-01.png"}
@@ -28,7 +28,9 @@ def test_strips(began, tiny_run, tmp_path):
     middle = a + (b - a) / 2
     for column, z in enumerate((a, middle, b)):  # the ends, and the mean latent between
         (expected,) = generate(generator, z[None])
-        assert (strip_image(tmp_path / "o" / "lerp-row-00.png", column) == expected[0, 0].numpy()).all()
+        assert (
+            strip_image(tmp_path / "o" / "lerp-row-00.png", column) == expected[0, 0].numpy()
+        ).all()
 
 
 def test_animation_goes_to_and_fro(began, tiny_run, tmp_path):

@@ -1,3 +1,6 @@
+import functools
+import operator
+
 import torch
 
 from began_cli.data.batches import Batches, hash_seed
@@ -19,7 +22,7 @@ def numbers(batch: torch.Tensor) -> list[int]:
 
 def test_every_image_once_an_epoch_across_batch_ends():
     batches = stream()
-    seen = sum((numbers(batches()) for _ in range(5)), [])
+    seen = functools.reduce(operator.iadd, (numbers(batches()) for _ in range(5)), [])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
 

@@ -23,7 +23,7 @@ def test_shipped_mnist_is_the_fallback_and_says_so():
 
 
 def test_fallback_refused():
-    with pytest.raises(UserError, match="dataset.fallback=true"):
+    with pytest.raises(UserError, match=r"dataset\.fallback=true"):
         load("dataset.root=nowhere", "dataset.fallback=false")
 
 
@@ -50,7 +50,9 @@ def test_hash_is_of_shape_and_pixels(digits):
     assert source.sha256 == expected
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:12], lambda b: b"", lambda b: b"x" * 99])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b[:12], lambda b: b"", lambda b: b"x" * 99]
+)
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_damaged_idx_is_named(digits, damage, ending):
     good = next(digits.iterdir())

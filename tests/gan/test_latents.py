@@ -42,7 +42,9 @@ def test_slerp_keeps_the_norm_and_turns_evenly():
     path = latents.slerp(a, b, 4)[:, 0]
     for i in range(4):
         angle = i * math.pi / 6
-        assert path[i].tolist() == pytest.approx([3 * math.cos(angle), 3 * math.sin(angle)], abs=1e-6)
+        assert path[i].tolist() == pytest.approx(
+            [3 * math.cos(angle), 3 * math.sin(angle)], abs=1e-6
+        )
     a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
     assert latents.slerp(a, b, 3)[1, 0].norm().item() == pytest.approx(1.5)
 

@@ -21,7 +21,7 @@ def doubles(*values):
 
 
 def test_k_t_on_a_hand_worked_sequence():
-    """gamma 0.5, lambda 0.1: k moves by 0.1 (0.5 L(x) - L(g)), and M is L(x) + |0.5 L(x) - L(g)|."""
+    """gamma 0.5, lambda 0.1: k moves by 0.1 (0.5 L(x) - L(g)); M is L(x) + |0.5 L(x) - L(g)|."""
     loss = make("loss=began", "loss.gamma=0.5", "loss.lambda_k=0.1")
     steps = [
         # L(x), L(g) -> k, M
@@ -45,7 +45,9 @@ def test_k_t_is_clamped():
         assert loss.advance(doubles(100.0), doubles(0.0))["k_t"] == 1
     for _ in range(5):
         assert loss.advance(doubles(0.0), doubles(100.0))["k_t"] == 0
-    loss = make("loss=began", "loss.lambda_k=1", "loss.k_min=0.25", "loss.k_max=0.75", "loss.k_0=0.5")
+    loss = make(
+        "loss=began", "loss.lambda_k=1", "loss.k_min=0.25", "loss.k_max=0.75", "loss.k_0=0.5"
+    )
     assert loss.advance(doubles(100.0), doubles(0.0))["k_t"] == 0.75
     assert loss.advance(doubles(0.0), doubles(100.0))["k_t"] == 0.25
 
@@ -120,8 +122,10 @@ def test_pulling_away_has_a_gradient_at_a_code_of_zeros():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bgan_is_finite_and_its_gradient_is_f(dtype):
-    """Mistake: BGAN by log(sigmoid), inf in float32 from f = 17 and flat at 18.4 with an epsilon."""
-    f = torch.tensor([-1e4, -17.0, -1e-3, 0.0, 0.5, 17.0, 88.0, 1e4], dtype=dtype, requires_grad=True)
+    """Mistake: BGAN by log(sigmoid): inf in float32 from f = 17, flat at 18.4 with an epsilon."""
+    f = torch.tensor(
+        [-1e4, -17.0, -1e-3, 0.0, 0.5, 17.0, 88.0, 1e4], dtype=dtype, requires_grad=True
+    )
     loss = make("loss=bgan").to(dtype)
     value = loss.generator(f, f)
     assert torch.isfinite(value)

@@ -81,11 +81,11 @@ def test_composed_up_sampling_equals_nearest_then_convolution():
 
 
 def test_strided_convolution_is_the_papers_subsampling():
-    """A stride-1 convolution, ELU, then every other pixel: the same function at 4 times the work."""
+    """A stride-1 convolution, ELU, then every other pixel: the same at four times the work."""
     encoder = networks.BeganEncoder(16, 1, 4, 8).double()
     x = torch.randn(2, 1, 16, 16, dtype=torch.float64)
     h = F.elu(encoder.first(x))
-    for i, (same, wider) in enumerate(encoder.scales):
+    for i, (same, wider) in enumerate(zip(encoder.same, encoder.wider, strict=True)):
         h = F.elu(same(h))
         h = F.elu(F.conv2d(h, wider.weight, wider.bias, padding=1))
         h = h[:, :, ::2, ::2] if i == 0 else h
@@ -96,7 +96,7 @@ def test_skips_join_h0_after_each_up_sampling():
     decoder = networks.BeganDecoder(32, 1, 4, 8, skips=True, composed=True).double()
     z = torch.randn(2, 8, dtype=torch.float64)
     h = h0 = decoder.h0(z).view(2, 4, 8, 8)
-    for i, (first, second) in enumerate(decoder.scales):
+    for i, (first, second) in enumerate(zip(decoder.firsts, decoder.seconds, strict=True)):
         if i:
             h = F.interpolate(h, scale_factor=2, mode="nearest")
             h = torch.cat([h, F.interpolate(h0, size=h.shape[-1], mode="nearest")], 1)
@@ -107,7 +107,7 @@ def test_skips_join_h0_after_each_up_sampling():
 
 def test_initial_weights_are_orthogonal_with_gain():
     g, _ = build("model=began", "dataset.image_size=16", "dataset.width=4", "model.gain=1.2")
-    w = g.scales[0][1].weight.detach().flatten(1)
+    w = g.seconds[0].weight.detach().flatten(1)
     torch.testing.assert_close(w @ w.T, torch.eye(len(w)) * 1.44, atol=1e-5, rtol=0)
     assert all((m.bias == 0).all() for m in g.modules() if isinstance(m, nn.Conv2d | nn.Linear))
 

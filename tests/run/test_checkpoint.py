@@ -26,9 +26,10 @@ def test_old_checkpoint_stands_until_the_new_one_is_whole(tmp_path, monkeypatch)
     checkpoint.save(path, state())
     before = path.read_bytes()
     for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        with monkeypatch.context() as patch:
             patch.setattr(os, name, lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
-            checkpoint.save(path, state(step=4))
+            with pytest.raises(OSError, match="full"):
+                checkpoint.save(path, state(step=4))
         assert path.read_bytes() == before
         assert list(path.parent.iterdir()) == [path]
 
@@ -37,7 +38,10 @@ def test_newest_are_kept_by_number(tmp_path):
     for step in (999, 100_000_000, 1000):
         checkpoint.save(checkpoint.path_for(tmp_path, step), state())
     checkpoint.keep_newest(tmp_path, 2)
-    assert [path.stem for path in checkpoint.all_of(tmp_path)] == ["step-00001000", "step-100000000"]
+    assert [path.stem for path in checkpoint.all_of(tmp_path)] == [
+        "step-00001000",
+        "step-100000000",
+    ]
     assert checkpoint.find(str(tmp_path)).stem == "step-100000000"
 
 
