@@ -17,20 +17,25 @@ class LossConfig:
 
 
 @dataclass(slots=True)
-class BeganLossConfig(LossConfig):
+class BeganUnbalancedLossConfig(LossConfig):
     energy: str = MISSING
     content_floor: float = MISSING
+    separate_latents: bool = MISSING
+
+
+@dataclass(slots=True)
+class BeganLossConfig(BeganUnbalancedLossConfig):
     gamma: float = MISSING
     lambda_k: float = MISSING
     k_0: float = MISSING
     k_min: float = MISSING
     k_max: float = MISSING
-    separate_latents: bool = MISSING
 
 
 @dataclass(slots=True)
 class EbganLossConfig(LossConfig):
-    margin: float = MISSING
+    margin: int | float | str = MISSING
+    margin_steps: int = MISSING
 
 
 @dataclass(slots=True)
@@ -45,6 +50,11 @@ class BganLossConfig(LossConfig):
 
 
 @dataclass(slots=True)
+class BganDiscreteLossConfig(LossConfig):
+    samples: int = MISSING
+
+
+@dataclass(slots=True)
 class GanLossConfig(LossConfig):
     saturating: bool = MISSING
 
@@ -55,13 +65,22 @@ class WganLossConfig(LossConfig):
     n_critic: int = MISSING
 
 
+@dataclass(slots=True)
+class WganGpLossConfig(LossConfig):
+    gp_weight: float = MISSING
+    n_critic: int = MISSING
+
+
 LOSSES: dict[str, type[LossConfig]] = {
     "began": BeganLossConfig,
+    "began_unbalanced": BeganUnbalancedLossConfig,
     "ebgan": EbganLossConfig,
     "ebgan_pt": EbganPtLossConfig,
     "bgan": BganLossConfig,
+    "bgan_discrete": BganDiscreteLossConfig,
     "gan": GanLossConfig,
     "wgan": WganLossConfig,
+    "wgan_gp": WganGpLossConfig,
 }
 
 # --- networks ------------------------------------------------------------------------------------
@@ -73,13 +92,17 @@ class ModelConfig:
     width: int = MISSING
     latent_dim: int = MISSING
     code_dim: int = MISSING
+    init: str = MISSING
+    gain: float = MISSING
 
 
 @dataclass(slots=True)
 class BeganModelConfig(ModelConfig):
     skips: bool = MISSING
+    residual: bool = MISSING
+    carry_steps: int = MISSING
+    first_stage: str = MISSING
     upsample: str = MISSING
-    gain: float = MISSING
 
 
 @dataclass(slots=True)
@@ -87,7 +110,17 @@ class DcganModelConfig(ModelConfig):
     pass
 
 
-MODELS: dict[str, type[ModelConfig]] = {"began": BeganModelConfig, "dcgan": DcganModelConfig}
+@dataclass(slots=True)
+class MlpModelConfig(ModelConfig):
+    layers: int = MISSING
+    dropout: float = MISSING
+
+
+MODELS: dict[str, type[ModelConfig]] = {
+    "began": BeganModelConfig,
+    "dcgan": DcganModelConfig,
+    "mlp": MlpModelConfig,
+}
 
 # --- data sets -----------------------------------------------------------------------------------
 
@@ -95,7 +128,6 @@ MODELS: dict[str, type[ModelConfig]] = {"began": BeganModelConfig, "dcgan": Dcga
 @dataclass(slots=True)
 class DatasetConfig:
     name: str = MISSING
-    root: str = MISSING
     image_size: int = MISSING
     channels: int = MISSING
     width: int = MISSING
@@ -103,23 +135,36 @@ class DatasetConfig:
 
 
 @dataclass(slots=True)
-class MnistDatasetConfig(DatasetConfig):
+class FileDatasetConfig(DatasetConfig):
+    root: str = MISSING
+
+
+@dataclass(slots=True)
+class MnistDatasetConfig(FileDatasetConfig):
     fallback: bool = MISSING
 
 
 @dataclass(slots=True)
-class FolderDatasetConfig(DatasetConfig):
+class FolderDatasetConfig(FileDatasetConfig):
     skip_broken: bool = MISSING
+
+
+@dataclass(slots=True)
+class RingDatasetConfig(DatasetConfig):
+    modes: int = MISSING
+    radius: float = MISSING
+    spread: float = MISSING
 
 
 DATASETS: dict[str, type[DatasetConfig]] = {
     "mnist": MnistDatasetConfig,
-    "fashion_mnist": DatasetConfig,
-    "cifar10": DatasetConfig,
+    "fashion_mnist": FileDatasetConfig,
+    "cifar10": FileDatasetConfig,
     "folder": FolderDatasetConfig,
+    "ring": RingDatasetConfig,
 }
 
-# --- the rest, and the commands ------------------------------------------------------------------
+# --- optimizers and schedules --------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -129,6 +174,46 @@ class OptimizerConfig:
     lr_g: float = MISSING
     lr_d: float = MISSING
     betas: list[float] = MISSING
+
+
+@dataclass(slots=True)
+class AdamWOptimizerConfig(OptimizerConfig):
+    weight_decay: float = MISSING
+
+
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    "adam": OptimizerConfig,
+    "adamw": AdamWOptimizerConfig,
+    "rmsprop": OptimizerConfig,
+}
+
+
+@dataclass(slots=True)
+class ScheduleConfig:
+    name: str = MISSING
+
+
+@dataclass(slots=True)
+class PlateauScheduleConfig(ScheduleConfig):
+    window: int = MISSING
+    threshold: float = MISSING
+    cooldown: int = MISSING
+    floor: float = MISSING
+
+
+@dataclass(slots=True)
+class LinearScheduleConfig(ScheduleConfig):
+    start: int = MISSING
+    end: int = MISSING
+
+
+SCHEDULES: dict[str, type[ScheduleConfig]] = {
+    "constant": ScheduleConfig,
+    "linear": LinearScheduleConfig,
+    "plateau": PlateauScheduleConfig,
+}
+
+# --- the rest, and the commands ------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -142,6 +227,7 @@ class TrainConfig:
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
     optimizer: OptimizerConfig = MISSING
+    schedule: ScheduleConfig = MISSING
     ema: EmaConfig = MISSING
     steps: int = MISSING
     batch_size: int = MISSING
@@ -184,4 +270,10 @@ COMMANDS: dict[str, type] = {
     "interpolate": InterpolateConfig,
 }
 
-GROUPS: dict[str, dict[str, type]] = {"loss": LOSSES, "model": MODELS, "dataset": DATASETS}
+GROUPS: dict[str, dict[str, type]] = {
+    "loss": LOSSES,
+    "model": MODELS,
+    "dataset": DATASETS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}

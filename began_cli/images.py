@@ -29,6 +29,18 @@ def grid(images: Tensor, columns: int) -> Tensor:
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
 
 
+def plane(points: Tensor, over: Tensor, side: int = 512) -> Tensor:
+    """Points (N, 2, 1, 1) of [-1, 1]^2 in red over others in grey: a uint8 picture (3, H, W)."""
+    picture = torch.full((3, side, side), 255, dtype=torch.uint8)
+    for dots, colour in ((over, (190, 190, 190)), (points, (200, 30, 30))):
+        x, y = dots.flatten(1).cpu().mul(torch.tensor([1.0, -1.0])).add(1).mul(side / 2).unbind(1)
+        shown = (x >= 0) & (x < side - 1) & (y >= 0) & (y < side - 1)
+        x, y = x[shown].long(), y[shown].long()
+        for dx, dy in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            picture[:, y + dy, x + dx] = torch.tensor(colour, dtype=torch.uint8)[:, None]
+    return picture
+
+
 def columns_for(n: int) -> int:
     """Columns that make n images a near square."""
     return max(1, int(n**0.5 + 0.999))

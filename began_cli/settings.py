@@ -73,12 +73,23 @@ def check_train(c: config.TrainConfig) -> None:
     within("ema.decay", c.ema.decay, 0.0, 1.0, "[)")
     check_device("device", c.device)
     check_dataset(c.dataset)
-    check_model(c.model, c.dataset.image_size)
-    check_loss(c.loss, c.batch_size)
+    check_model(c.model, c.dataset)
+    check_loss(c.loss, c.dataset, c.batch_size)
     check_optimizer(c.optimizer)
+    check_schedule(c.schedule, c.loss)
 
 
 def check_dataset(c: config.DatasetConfig) -> None:
+    at_least("dataset.width", c.width, 1)
+    if c.device != "auto":
+        check_device("dataset.device", c.device)
+    if isinstance(c, config.RingDatasetConfig):
+        require(c.image_size == 1, "dataset.image_size", c.image_size, "1: a point is one pixel")
+        require(c.channels == 2, "dataset.channels", c.channels, "2: a point is x and y")
+        at_least("dataset.modes", c.modes, 1)
+        require(0 < c.radius < 1, "dataset.radius", c.radius, "a number between 0 and 1")
+        require(0 < c.spread < 1, "dataset.spread", c.spread, "a number between 0 and 1")
+        return
     require(
         c.image_size in [8 * 2**k for k in range(1, 8)],
         "dataset.image_size",
@@ -86,47 +97,64 @@ def check_dataset(c: config.DatasetConfig) -> None:
         "8 times a power of two: 16, 32, 64, 128, 256, 512 or 1024",
     )
     require(c.channels in (1, 3), "dataset.channels", c.channels, "1 (grey) or 3 (colour)")
-    at_least("dataset.width", c.width, 1)
-    if c.device != "auto":
-        check_device("dataset.device", c.device)
 
 
-def check_model(c: config.ModelConfig, image_size: int) -> None:
+def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
     at_least("model.width", c.width, 1)
     at_least("model.latent_dim", c.latent_dim, 1)
     at_least("model.code_dim", c.code_dim, 1)
+    one_of("model.init", c.init, "orthogonal", "normal", "torch")
+    require(c.gain > 0, "model.gain", c.gain, "a number above 0")
+    if isinstance(c, config.MlpModelConfig):
+        at_least("model.layers", c.layers, 1)
+        within("model.dropout", c.dropout, 0.0, 1.0, "[)")
+    elif data.image_size < 16:
+        raise UserError(
+            f"model={c.name}: its convolutions need images of 16 pixels or more, and "
+            f"dataset={data.name} has points; use model=mlp"
+        )
     if isinstance(c, config.BeganModelConfig):
         one_of("model.upsample", c.upsample, "composed", "nearest")
-        require(c.gain > 0, "model.gain", c.gain, "a number above 0")
-        require(
-            not c.skips or image_size > 8, "model.skips", c.skips, "an image larger than 8 pixels"
-        )
+        one_of("model.first_stage", c.first_stage, "grow", "flat")
+        at_least("model.carry_steps", c.carry_steps, 1)
 
 
-def check_loss(c: config.LossConfig, batch_size: int) -> None:
-    if isinstance(c, config.BeganLossConfig):
+def check_loss(c: config.LossConfig, data: config.DatasetConfig, batch_size: int) -> None:
+    if isinstance(c, config.BeganUnbalancedLossConfig):
         one_of("loss.energy", c.energy, "l1", "l2", "relative")
         require(c.content_floor > 0, "loss.content_floor", c.content_floor, "a number above 0")
-        require(c.gamma >= 0, "loss.gamma", c.gamma, "0 or more (the paper: 0 to 1)")
-        require(c.lambda_k >= 0, "loss.lambda_k", c.lambda_k, "0 or more")
+    if isinstance(c, config.BeganLossConfig):
+        require(0 <= c.gamma < math.inf, "loss.gamma", c.gamma, "0 or more (the paper: 0 to 1)")
+        require(0 <= c.lambda_k < math.inf, "loss.lambda_k", c.lambda_k, "0 or more")
         require(c.k_min <= c.k_max, "loss.k_min", c.k_min, f"at most loss.k_max={c.k_max}")
         within("loss.k_0", c.k_0, c.k_min, c.k_max, "[]")
     if isinstance(c, config.EbganLossConfig):
-        require(c.margin > 0, "loss.margin", c.margin, "a number above 0")
+        ok = c.margin == "auto" or (not isinstance(c.margin, str) and 0 < c.margin < math.inf)
+        require(ok, "loss.margin", c.margin, "a number above 0, or auto")
+        at_least("loss.margin_steps", c.margin_steps, 1)
     if isinstance(c, config.EbganPtLossConfig):
-        require(c.pt_weight >= 0, "loss.pt_weight", c.pt_weight, "0 or more")
+        require(0 <= c.pt_weight < math.inf, "loss.pt_weight", c.pt_weight, "0 or more")
         require(
-            batch_size >= 2, "batch_size", batch_size, "2 or more (pulling away needs two images)"
+            batch_size >= 2, "batch_size", batch_size, "2 or more: pulling away needs two images"
         )
     if isinstance(c, config.BganLossConfig):
         within("loss.log_z_decay", c.log_z_decay, 0.0, 1.0, "[)")
+    if isinstance(c, config.BganDiscreteLossConfig):
+        at_least("loss.samples", c.samples, 2)
+        if data.channels != 1:
+            raise UserError(
+                f"loss=bgan_discrete makes black and white images, and dataset={data.name} has "
+                f"{data.channels} channels; use dataset.channels=1, or loss=bgan"
+            )
     if isinstance(c, config.WganLossConfig):
-        require(c.clip > 0, "loss.clip", c.clip, "a number above 0")
+        require(0 < c.clip < math.inf, "loss.clip", c.clip, "a number above 0")
+        at_least("loss.n_critic", c.n_critic, 1)
+    if isinstance(c, config.WganGpLossConfig):
+        require(0 <= c.gp_weight < math.inf, "loss.gp_weight", c.gp_weight, "0 or more")
         at_least("loss.n_critic", c.n_critic, 1)
 
 
 def check_optimizer(c: config.OptimizerConfig) -> None:
-    one_of("optimizer.name", c.name, "adam", "rmsprop")
     for name in ("lr", "lr_g", "lr_d"):
         value = getattr(c, name)
         require(
@@ -138,6 +166,25 @@ def check_optimizer(c: config.OptimizerConfig) -> None:
         c.betas,
         "two numbers from 0 to below 1, such as [0.5,0.999]",
     )
+    if isinstance(c, config.AdamWOptimizerConfig):
+        value = c.weight_decay
+        require(0 <= value < math.inf, "optimizer.weight_decay", value, "0 or more")
+
+
+def check_schedule(c: config.ScheduleConfig, loss: config.LossConfig) -> None:
+    if isinstance(c, config.PlateauScheduleConfig):
+        if not isinstance(loss, config.BeganLossConfig):
+            raise UserError(
+                f"schedule=plateau follows M_global, which loss={loss.name} does not have; "
+                "use schedule=constant or schedule=linear"
+            )
+        at_least("schedule.window", c.window, 1)
+        at_least("schedule.cooldown", c.cooldown, 0)
+        within("schedule.threshold", c.threshold, 0.0, 1.0, "[)")
+        require(0 <= c.floor < math.inf, "schedule.floor", c.floor, "a learning rate, 0 or more")
+    if isinstance(c, config.LinearScheduleConfig):
+        at_least("schedule.start", c.start, 0)
+        require(c.end > c.start, "schedule.end", c.end, f"more than schedule.start={c.start}")
 
 
 def check_sample(c: config.SampleConfig) -> None:

@@ -97,7 +97,7 @@ def loop(rounds: int, overrides: list[str]) -> dict[str, Any]:
 
         with tempfile.TemporaryDirectory() as folder:
             cfg.out = str(Path(folder) / "run")
-            Update.__call__ = stamped
+            Update.__call__ = stamped  # pyright: ignore[reportAttributeAccessIssue]
             try:
                 train.main(cfg, [])
             finally:

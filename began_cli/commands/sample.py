@@ -26,6 +26,8 @@ def main(cfg: SampleConfig) -> None:
     out = output_folder(cfg.out, path, f"sampled-{path.stem}")
     name = seeds_name(cfg.seeds)
     rows = latents.from_seeds(cfg.seeds, trained.model.latent_dim)
+    if trained.dataset.channels == 2:
+        raise UserError(f"ckpt={path}: makes points of the plane; its run folder shows them")
     match cfg.format:
         case "png":
             width = len(str(max(cfg.seeds)))

@@ -1,5 +1,6 @@
 """`began train`: from settings to a trained generator."""
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from began_cli import __version__, config, images, settings
 from began_cli.config import TrainConfig
@@ -15,13 +16,15 @@ from began_cli.data import sources
 from began_cli.data.batches import Batches, hash_seed
 from began_cli.errors import UserError
 from began_cli.gan import latents, losses, networks
+from began_cli.gan.margin import find_margin
 from began_cli.gan.update import Update
-from began_cli.run import checkpoint
+from began_cli.run import checkpoint, schedule
 from began_cli.run.device import pick_device, pick_precision, place_images
 from began_cli.run.monitor import Monitor
 from began_cli.run.signals import RESUME_ME, StopRequest
 
 SHOWN = 64  # images on a sample grid, and those that diversity is measured on
+SHOWN_POINTS = 2000  # of a data set in the plane
 CHECKPOINTS = 2  # how many are kept
 
 # Settings that a resumed run may change: they do not change what it computes.
@@ -52,21 +55,25 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
     if saved is not None and saved["data"]["sha256"] != source.sha256:
         was, now = saved["data"], source.card()
         raise UserError(
-            f"dataset.root={cfg.dataset.root}: not the images this run was trained on: "
+            f"dataset={cfg.dataset.name}: not the images this run was trained on: "
             f"{was['count']} of {was['origin']} then, {now['count']} of {now['origin']} now"
         )
 
     torch.manual_seed(cfg.seed)
     random.seed(cfg.seed)
     np.random.seed(cfg.seed % 2**32)
+    margin = settle_margin(cfg, source.images, device)
     update = build(cfg, source.images, device)
+    plan = schedule.build(cfg.schedule, [update.optimizer_g, update.optimizer_d])
     pixels = place_images(source.images, cfg.dataset.device, device)
     batches = Batches(pixels, cfg.batch_size, hash_seed(cfg.seed, 0), device)
     stream = latents.LatentStream(
         cfg.batch_size, cfg.model.latent_dim, hash_seed(cfg.seed, 1), device
     )
-    reals = source.images[torch.linspace(0, len(source.images) - 1, SHOWN).long()]
-    fixed = latents.from_seeds(range(SHOWN), cfg.model.latent_dim).to(device)
+    points = cfg.dataset.channels == 2  # of the plane, not images
+    shown = SHOWN_POINTS if points else SHOWN
+    reals = source.images[torch.linspace(0, len(source.images) - 1, shown).long()]
+    fixed = latents.from_seeds(range(shown), cfg.model.latent_dim).to(device)
     data_spread = spread(images.to_float(reals))
     images_a_step = cfg.batch_size * update.loss.n_critic
 
@@ -76,6 +83,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
             "began": __version__,
             "data": source.card(),
             **update.state_dict(),
+            "schedule": plan.state_dict(),
             "batches": batches.state_dict(),
             "latents": stream.state_dict(),
             "monitor": monitor.state_dict(),
@@ -92,10 +100,10 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
 
     def show() -> None:
         fakes = sample(update.ema, fixed)
-        sheet = images.grid(images.to_uint8(fakes), 8)
+        sheet = images.plane(fakes, reals) if points else images.grid(images.to_uint8(fakes), 8)
         images.save_png(sheet, run / "samples" / f"step-{update.step:08d}.png")
         monitor.picture("samples", sheet, update.step)
-        if update.loss.critic == "autoencoder":
+        if update.loss.critic == "autoencoder" and not points:
             real = images.to_float(reals).to(device)
             for name, shown in (("real", real), ("fake", fakes)):
                 monitor.picture(f"reconstructions/{name}", pairs(update, shown), update.step)
@@ -103,7 +111,8 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
     try:
         (run / "samples").mkdir(parents=True, exist_ok=True)
         (run / "config.yaml").write_text(settings.to_yaml(cfg), encoding="utf-8")
-        images.save_png(images.grid(reals, 8), run / "samples" / "reals.png")
+        sheet = images.plane(reals[:0], reals) if points else images.grid(reals, 8)
+        images.save_png(sheet, run / "samples" / "reals.png")
     except OSError as error:
         raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
 
@@ -111,6 +120,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
     with Monitor(run, cfg.steps, flat(settings.plain(cfg)), logged_at) as monitor:
         if saved is not None:
             update.load_state_dict(saved)
+            plan.load_state_dict(saved["schedule"])
             batches.load_state_dict(saved["batches"])
             stream.load_state_dict(saved["latents"])
             monitor.load_state_dict(saved["monitor"], device)
@@ -120,12 +130,17 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
             monitor.warn(source.warning)
         for line in introduction(cfg, update, source, pixels.device, device):
             monitor.say(line)
+        if margin is not None:
+            monitor.say(f"loss.margin={margin:g}: the energy of an autoencoder trained alone")
 
         monitor.start(update.step, update.step * images_a_step)
         saved_at = update.step if saved else None
         with StopRequest() as stop:
             while update.step < cfg.steps and stop.name is None:
-                monitor.add(update(batches, stream), update.step)
+                measures = update(batches, stream)
+                monitor.add(measures, update.step)
+                if news := plan.after(update.step, measures.scalars):
+                    monitor.say(news)
                 if update.step % cfg.log_every == 0:
                     log()
                 if update.step % cfg.sample_every == 0:
@@ -152,8 +167,9 @@ def build(cfg: TrainConfig, data: Tensor, device: torch.device) -> Update:
     shape = (cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size)
     loss = losses.build(cfg.loss, shape).to(device)
     loss.prepare(data)
-    generator = networks.build_generator(cfg.model, cfg.dataset).to(device)
-    discriminator = networks.build_discriminator(cfg.model, cfg.dataset, loss.critic).to(device)
+    generator = networks.build_generator(cfg.model, cfg.dataset, cfg.loss).to(device)
+    discriminator = build_discriminator(cfg, loss).to(device)
+    steps = cfg.model.carry_steps if isinstance(cfg.model, config.BeganModelConfig) else 1
     return Update(
         generator,
         discriminator,
@@ -162,7 +178,26 @@ def build(cfg: TrainConfig, data: Tensor, device: torch.device) -> Update:
         build_optimizer(cfg.optimizer, discriminator, cfg.optimizer.lr_d),
         cfg.ema.decay,
         pick_precision(cfg.precision, device),
+        steps,
     )
+
+
+def build_discriminator(cfg: TrainConfig, loss: losses.Loss) -> nn.Module:
+    """The discriminator that the settings name, of the kind that the loss needs."""
+    return networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, loss.critic)
+
+
+def settle_margin(cfg: TrainConfig, data: Tensor, device: torch.device) -> float | None:
+    """Puts a number in the place of `loss.margin=auto` and returns it; else None."""
+    if not isinstance(cfg.loss, config.EbganLossConfig) or cfg.loss.margin != "auto":
+        return None
+    loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0))
+    autoencoder = build_discriminator(cfg, loss).to(device)
+    optimizer = build_optimizer(cfg.optimizer, autoencoder, cfg.optimizer.lr_d)
+    batches = Batches(data, cfg.batch_size, hash_seed(cfg.seed, 0), device)
+    cfg.loss.margin = find_margin(autoencoder, loss, optimizer, batches, cfg.loss.margin_steps)
+    torch.manual_seed(cfg.seed)  # the run's first weights are those of any other margin
+    return cfg.loss.margin
 
 
 def build_optimizer(c: config.OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
@@ -171,7 +206,11 @@ def build_optimizer(c: config.OptimizerConfig, network: nn.Module, lr: float) ->
     weights = list(network.parameters())
     if c.name == "rmsprop":
         return RMSprop(weights, lr=lr, alpha=second, momentum=first, foreach=True)
-    return Adam(weights, lr=lr, betas=(first, second), fused=weights[0].device.type != "mps")
+    fused = weights[0].device.type != "mps"
+    if isinstance(c, config.AdamWOptimizerConfig):
+        decay = c.weight_decay
+        return AdamW(weights, lr=lr, betas=(first, second), weight_decay=decay, fused=fused)
+    return Adam(weights, lr=lr, betas=(first, second), fused=fused)
 
 
 @torch.no_grad()

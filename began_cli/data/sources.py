@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import os
 import socket
 import struct
@@ -29,7 +30,7 @@ DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 class Source:
     """Images and where they come from."""
 
-    images: Tensor  # uint8 (N, C, H, W)
+    images: Tensor  # uint8 (N, C, H, W); points of the plane: float32 (N, 2, 1, 1)
     origin: str  # for the log: which files
     warning: str | None = None  # what the user should know before trusting a result
     sha256: str = ""  # of the shape and the pixels
@@ -51,7 +52,11 @@ def load(c: config.DatasetConfig) -> Source:
             return _folder(c)
         case config.MnistDatasetConfig():
             return _mnist(c)
-    return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c)
+        case config.RingDatasetConfig():
+            return _ring(c)
+        case config.FileDatasetConfig():
+            return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c)
+    raise AssertionError(f"no source for {type(c).__name__}")
 
 
 # --- MNIST and Fashion-MNIST ----------------------------------------------------------------------
@@ -76,7 +81,7 @@ def _mnist(c: config.MnistDatasetConfig) -> Source:
         )
 
 
-def _fashion_mnist(c: config.DatasetConfig) -> Source:
+def _fashion_mnist(c: config.FileDatasetConfig) -> Source:
     try:
         return _idx_source(c, "FashionMNIST")
     except _NotThereError as error:
@@ -86,7 +91,7 @@ def _fashion_mnist(c: config.DatasetConfig) -> Source:
         ) from None
 
 
-def _idx_source(c: config.DatasetConfig, folder: str) -> Source:
+def _idx_source(c: config.FileDatasetConfig, folder: str) -> Source:
     """The training images of an idx data set: found under dataset.root, else downloaded."""
     root = Path(c.root).expanduser()
     for place in (root / folder / "raw", root / c.name, root):
@@ -136,7 +141,7 @@ def _read_idx(path: Path) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-def _cifar10(c: config.DatasetConfig) -> Source:
+def _cifar10(c: config.FileDatasetConfig) -> Source:
     from torchvision.datasets import CIFAR10
 
     root = Path(c.root).expanduser()
@@ -181,6 +186,19 @@ def _fit(images: Tensor, c: config.DatasetConfig) -> Tensor:
         ]
         images = torch.cat(chunks).byte()
     return images
+
+
+# --- points of the plane --------------------------------------------------------------------------
+
+
+def _ring(c: config.RingDatasetConfig) -> Source:
+    """50,000 points of Gaussians evenly spaced on a ring, the same ones every time."""
+    generator = torch.Generator().manual_seed(0)
+    mode = torch.randint(c.modes, (50_000,), generator=generator)
+    angle = mode * (2 * math.pi / c.modes)
+    centre = torch.stack([angle.cos(), angle.sin()], dim=1) * c.radius
+    points = centre + torch.randn(centre.shape, generator=generator) * c.spread
+    return Source(points[:, :, None, None], f"{c.modes} Gaussians on a ring")
 
 
 # --- a folder of images ---------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from began_cli import config
+from began_cli.images import to_float
 
 
 class Reconstruction(NamedTuple):
@@ -29,8 +30,8 @@ class Loss(nn.Module):
     """
 
     critic: ClassVar[Literal["autoencoder", "score"]]
-    n_critic = 1
-    separate_latents = False
+    n_critic = 1  # steps of the discriminator for one of the generator
+    separate_latents = False  # whether D's fakes have latents of their own
 
     def prepare(self, images: Tensor) -> None:
         """Takes what it needs to know of the data: uint8 images (N, C, H, W)."""
@@ -59,6 +60,10 @@ class Loss(nn.Module):
         """Moves the state on after a step, given the values (N,) of both; returns what to log."""
         return {}
 
+    def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
+        """A further part of L_D, a scalar, that needs passes of its own; None: there is none."""
+        return None
+
     def constrain(self, discriminator: nn.Module) -> None:
         """What holds for the discriminator's weights after each of its steps."""
 
@@ -78,50 +83,62 @@ class AutoencoderLoss(Loss):
         return values.mean()
 
 
-class Began(AutoencoderLoss):
-    """BEGAN (1703.10717 v4, section 3.4), with k_t held in [k_min, k_max].
+class BeganUnbalanced(AutoencoderLoss):
+    """BEGAN without equilibrium (1703.10717 v4, equation 2): L_D = L(x) - L(g), L_G = L(g)."""
 
-    L_D = L(x) - k_t L(g), L_G = L(g), k_{t+1} = clip(k_t + lambda_k (gamma L(x) - L(g))).
-    """
-
-    k_t: Tensor
     background: Tensor
 
-    def __init__(self, c: config.BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, c: config.BeganUnbalancedLossConfig, image_shape: tuple[int, int, int]
+    ) -> None:
         super().__init__()
-        self.c = c
+        self.energy, self.content_floor = c.energy, c.content_floor
         self.separate_latents = c.separate_latents
-        self.register_buffer("k_t", torch.tensor(float(c.k_0)))
+        self.register_buffer("k_t", torch.tensor(1.0), persistent=False)
         self.register_buffer("background", torch.zeros(image_shape))
 
     def prepare(self, images: Tensor) -> None:
         """Relative energy: the background is each pixel's median over (at most 10,000) images."""
-        if self.c.energy == "relative":
+        if self.energy == "relative":
             some = images[:: max(1, len(images) // 10_000)].cpu()
-            self.background.copy_(some.median(dim=0).values.to(torch.float32) / 127.5 - 1)
+            self.background.copy_(to_float(some.median(dim=0).values))
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         """L(v), the mean over pixels of |v - D(v)| (l1) or |v - D(v)|^2 (l2); relative divides the
         first by the same distance to the background, plus `content_floor`."""
         assert isinstance(output, Reconstruction)
         error = _full(images) - _full(output.images)
-        if self.c.energy == "l2":
+        if self.energy == "l2":
             return error.square().flatten(1).mean(1)
         energy = error.abs().flatten(1).mean(1)
-        if self.c.energy == "relative":
+        if self.energy == "relative":
             content = (_full(images) - self.background).abs().flatten(1).mean(1)
-            energy = energy / (content + self.c.content_floor)
+            energy = energy / (content + self.content_floor)
         return energy
 
     def fake_factor(self) -> Tensor:
-        return -self.k_t
+        return -self.get_buffer("k_t")
 
     def fake(self, values: Tensor) -> Tensor:
-        return -self.k_t * values.mean()
+        return -self.get_buffer("k_t") * values.mean()
+
+
+class Began(BeganUnbalanced):
+    """BEGAN (1703.10717 v4, section 3.4), with k_t held in [k_min, k_max].
+
+    L_D = L(x) - k_t L(g), L_G = L(g), k_{t+1} = clip(k_t + lambda_k (gamma L(x) - L(g))).
+    """
+
+    k_t: Tensor
+
+    def __init__(self, c: config.BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
+        self.gamma, self.lambda_k, self.k_min, self.k_max = c.gamma, c.lambda_k, c.k_min, c.k_max
+        self.register_buffer("k_t", torch.tensor(float(c.k_0)))
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        balance = self.c.gamma * real.mean() - fake.mean()
-        self.k_t.add_(self.c.lambda_k * balance).clamp_(self.c.k_min, self.c.k_max)
+        balance = self.gamma * real.mean() - fake.mean()
+        self.k_t.add_(self.lambda_k * balance).clamp_(self.k_min, self.k_max)
         convergence = real.mean() + balance.abs()  # M_global, section 3.4.1
         return {"k_t": self.k_t.clone(), "balance": balance, "convergence": convergence}
 
@@ -134,6 +151,7 @@ class Ebgan(AutoencoderLoss):
 
     def __init__(self, c: config.EbganLossConfig) -> None:
         super().__init__()
+        assert isinstance(c.margin, float | int)  # `auto` has been settled by gan/margin.py
         self.margin = c.margin
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
@@ -205,15 +223,46 @@ class Bgan(ScoreLoss):
         return {"log_z": self.log_z.clone()}
 
 
+class BganDiscrete(ScoreLoss):
+    """BGAN for discrete data (1702.08431, section 2, algorithm 1): importance-weighted REINFORCE.
+
+    The generator gives each pixel's probability of being white. M images x_m are drawn for each z;
+    L_G = -E_z[sum_m w_m log g(x_m | z)], w_m = exp f(x_m) normalised over m and held constant.
+    L_D is GAN's, over real images made black and white and all the drawn ones.
+    """
+
+    def __init__(self, c: config.BganDiscreteLossConfig) -> None:
+        super().__init__()
+        self.samples = c.samples
+
+    def real(self, values: Tensor) -> Tensor:
+        return F.softplus(-values).mean()
+
+    def fake(self, values: Tensor) -> Tensor:
+        return F.softplus(values).mean()
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """M black (-1) and white (1) images a row of logits (N, C, H, W): (M, N, C, H, W)."""
+        chance = logits.detach().sigmoid().expand(self.samples, *logits.shape)
+        return torch.bernoulli(chance) * 2 - 1
+
+    def reinforce(self, logits: Tensor, drawn: Tensor, values: Tensor) -> Tensor:
+        """L_G, a scalar, from logits (N, C, H, W), drawn (M, N, C, H, W) and f(drawn), (M, N)."""
+        white = (drawn + 1) / 2
+        each = logits.expand_as(white)
+        log_g = -F.binary_cross_entropy_with_logits(each, white, reduction="none").flatten(2).sum(2)
+        return -(values.detach().softmax(0) * log_g).sum(0).mean()
+
+
 class Wgan(ScoreLoss):
     """WGAN (1701.07875, algorithm 1): L_D = -(E f(x) - E f(g)), L_G = -E f(g).
 
     Every weight of the critic is clipped to [-clip, clip] after each of its steps.
     """
 
-    def __init__(self, c: config.WganLossConfig) -> None:
+    def __init__(self, n_critic: int, clip: float | None) -> None:
         super().__init__()
-        self.clip, self.n_critic = c.clip, c.n_critic
+        self.n_critic, self.clip = n_critic, clip
         self.register_buffer("minus_one", torch.tensor(-1.0), persistent=False)
 
     def real(self, values: Tensor) -> Tensor:
@@ -230,9 +279,26 @@ class Wgan(ScoreLoss):
 
     @torch.no_grad()
     def constrain(self, discriminator: nn.Module) -> None:
-        weights: list[Tensor] = list(discriminator.parameters())
-        torch._foreach_clamp_min_(weights, -self.clip)
-        torch._foreach_clamp_max_(weights, self.clip)
+        if self.clip is not None:
+            weights: list[Tensor] = list(discriminator.parameters())
+            torch._foreach_clamp_min_(weights, -self.clip)
+            torch._foreach_clamp_max_(weights, self.clip)
+
+
+class WganGp(Wgan):
+    """WGAN-GP (1704.00028, algorithm 1): instead of the clipping L_D gains the gradient penalty."""
+
+    def __init__(self, c: config.WganGpLossConfig) -> None:
+        super().__init__(c.n_critic, clip=None)
+        self.gp_weight = c.gp_weight
+
+    def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+        """lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, e ~ U[0, 1] for each image."""
+        e = torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device)
+        v = torch.lerp(g.detach(), x, e).requires_grad_()
+        (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
+        norm = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+        return self.gp_weight * (norm - 1).square().mean()
 
 
 def build(c: config.LossConfig, image_shape: tuple[int, int, int]) -> Loss:
@@ -240,16 +306,22 @@ def build(c: config.LossConfig, image_shape: tuple[int, int, int]) -> Loss:
     match c:
         case config.BeganLossConfig():
             return Began(c, image_shape)
+        case config.BeganUnbalancedLossConfig():
+            return BeganUnbalanced(c, image_shape)
         case config.EbganPtLossConfig():
             return EbganPt(c)
         case config.EbganLossConfig():
             return Ebgan(c)
         case config.BganLossConfig():
             return Bgan(c)
+        case config.BganDiscreteLossConfig():
+            return BganDiscrete(c)
         case config.GanLossConfig():
             return Gan(c)
         case config.WganLossConfig():
-            return Wgan(c)
+            return Wgan(c.n_critic, c.clip)
+        case config.WganGpLossConfig():
+            return WganGp(c)
     raise AssertionError(f"no loss for {type(c).__name__}")
 
 

@@ -8,6 +8,7 @@ Images are (N, C, H, W) in [-1, 1], latents (N, latent_dim).
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,25 +40,56 @@ class UpConv2d(nn.Conv2d):
         return F.conv_transpose2d(input, w, self.bias, stride=2, padding=1)
 
 
-class BeganEncoder(nn.Module):
-    """Images to (N, outputs). Scale i of S has i*n channels; the step to the next is strided."""
+class Carry(nn.Module):
+    """Vanishing residuals (1703.10717, section 3.5.1): in = carry in + (1 - carry) out.
 
-    def __init__(self, size: int, channels: int, n: int, outputs: int) -> None:
+    `carry` starts at 1 and is set by the step; without residuals, out is passed on as it is.
+    """
+
+    carry: Tensor | None
+
+    def __init__(self, residual: bool) -> None:
+        super().__init__()
+        self.register_buffer("carry", torch.tensor(1.0) if residual else None)
+
+    def forward(self, into: Tensor, out: Tensor) -> Tensor:
+        if self.carry is None or into.shape != out.shape:
+            return out
+        return torch.lerp(out, into, self.carry.to(out.dtype))
+
+
+def carry_at(step: int, steps: int) -> float:
+    """1 at step 0, falling linearly to 0 at `steps`, 0 ever after."""
+    return max(0.0, 1.0 - step / steps)
+
+
+class BeganEncoder(nn.Module):
+    """Images to (N, outputs). Scale i of S has i*n channels; the step to the next is strided.
+
+    With `flat` the first scale does not widen, so that scale i has (i - 1)*n from the second on.
+    """
+
+    def __init__(
+        self, size: int, channels: int, n: int, outputs: int, residual: bool, flat: bool
+    ) -> None:
         super().__init__()
         scales = began_scales(size)
+        widths = [max(1, i - flat) * n for i in range(1, scales + 1)]
         self.first = nn.Conv2d(channels, n, 3, padding=1)
         self.same, self.wider = nn.ModuleList(), nn.ModuleList()
-        for i in range(1, scales + 1):
-            self.same.append(nn.Conv2d(i * n, i * n, 3, padding=1))
-            last = i == scales
-            wide, stride = (i * n, 1) if last else ((i + 1) * n, 2)
-            self.wider.append(nn.Conv2d(i * n, wide, 3, stride, padding=1))
-        self.last = nn.Linear(scales * n * 8 * 8, outputs)
+        for i, width in enumerate(widths):
+            last = i == scales - 1
+            self.same.append(nn.Conv2d(width, width, 3, padding=1))
+            out, stride = (width, 1) if last else (widths[i + 1], 2)
+            self.wider.append(nn.Conv2d(width, out, 3, stride, padding=1))
+        self.carry = Carry(residual)
+        self.last = nn.Linear(widths[-1] * 8 * 8, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         h = F.elu(self.first(images))
         for same, wider in zip(self.same, self.wider, strict=True):
-            h = F.elu(wider(F.elu(same(h))))
+            h = self.carry(h, F.elu(same(h)))
+            h = self.carry(h, F.elu(wider(h)))  # carries nothing where it strides
         return self.last(h.flatten(1))
 
 
@@ -65,7 +97,14 @@ class BeganDecoder(nn.Module):
     """(N, inputs) to images: from 8x8 up, n channels throughout, linear output."""
 
     def __init__(
-        self, size: int, channels: int, n: int, inputs: int, skips: bool, composed: bool
+        self,
+        size: int,
+        channels: int,
+        n: int,
+        inputs: int,
+        skips: bool,
+        residual: bool,
+        composed: bool,
     ) -> None:
         super().__init__()
         self.n, self.skips = n, skips
@@ -76,6 +115,7 @@ class BeganDecoder(nn.Module):
             first = UpConv2d(entry, n, composed) if i else nn.Conv2d(n, n, 3, padding=1)
             self.firsts.append(first)
             self.seconds.append(nn.Conv2d(n, n, 3, padding=1))
+        self.carry = Carry(residual)
         self.last = nn.Conv2d(n, channels, 3, padding=1)
 
     def forward(self, code: Tensor) -> Tensor:
@@ -84,7 +124,8 @@ class BeganDecoder(nn.Module):
             if self.skips and i:
                 # Joined before the up-sampling: the same as after it, at a quarter of the size.
                 h = torch.cat([h, F.interpolate(h0, size=h.shape[-1], mode="nearest")], 1)
-            h = F.elu(second(F.elu(first(h))))
+            h = self.carry(h, F.elu(first(h)))  # carries nothing where it up-samples
+            h = self.carry(h, F.elu(second(h)))
         return self.last(h)
 
 
@@ -101,17 +142,25 @@ def dcgan_widths(size: int, width: int) -> list[int]:
     return [width * min(2**i, 8) for i in range(int(math.log2(size // 4)))]
 
 
-def dcgan_encoder(size: int, channels: int, width: int, outputs: int) -> nn.Sequential:
-    """Images to (N, outputs): LeakyReLU, batch normalisation on all convolutions but the first."""
+Norm = Callable[[int], nn.Module]
+
+
+def layer_norm(channels: int) -> nn.Module:
+    """Normalises each image by itself, as a gradient penalty needs (1704.00028, section 4)."""
+    return nn.GroupNorm(1, channels)
+
+
+def dcgan_encoder(size: int, channels: int, width: int, outputs: int, norm: Norm) -> nn.Sequential:
+    """Images to (N, outputs): LeakyReLU, normalisation on all convolutions but the first."""
     widths = dcgan_widths(size, width)
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
     for a, b in itertools.pairwise(widths):
-        layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), norm(b), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 4 * 4, outputs))
 
 
 def dcgan_decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
-    """(N, inputs) to images: ReLU, batch normalisation on all layers but the last, tanh."""
+    """(N, inputs) to images before tanh: ReLU, batch normalisation on all layers but the last."""
     widths = dcgan_widths(size, width)[::-1]
     layers: list[nn.Module] = [
         nn.Linear(inputs, widths[0] * 4 * 4, bias=False),
@@ -121,7 +170,19 @@ def dcgan_decoder(size: int, channels: int, width: int, inputs: int) -> nn.Seque
     ]
     for a, b in itertools.pairwise(widths):
         layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh())
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
+
+
+# --- fully connected (1609.03126, appendix) -------------------------------------------------------
+
+
+def mlp(inputs: int, width: int, layers: int, outputs: int, dropout: float) -> nn.Sequential:
+    """`layers` hidden layers of `width` units with LeakyReLU and dropout."""
+    stack: list[nn.Module] = []
+    for i in range(layers):
+        stack += [nn.Linear(inputs if i == 0 else width, width), nn.LeakyReLU(0.2)]
+        stack += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*stack, nn.Linear(width, outputs))
 
 
 # --- every family -> every network ----------------------------------------------------------------
@@ -150,55 +211,105 @@ class Score(nn.Module):
         return self.encoder(images).squeeze(1)
 
 
-def build_generator(model: config.ModelConfig, data: config.DatasetConfig) -> nn.Module:
+class BlackAndWhite(nn.Module):
+    """A generator of discrete images: its logits are each pixel's of being white.
+
+    As an image it gives each pixel's mean, (N, C, H, W) in [-1, 1].
+    """
+
+    def __init__(self, logits: nn.Module) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return torch.tanh(self.logits(latents) / 2)  # 2 sigmoid(logits) - 1
+
+
+def build_generator(
+    model: config.ModelConfig, data: config.DatasetConfig, loss: config.LossConfig
+) -> nn.Module:
     """Latents (N, model.latent_dim) to images, with fresh initial weights (the global RNG's)."""
-    _, decoder, initialise = _family(model, data)
-    return decoder(model.latent_dim).apply(initialise)
+    family = _family(model, data)
+    decoder = family.decoder(model.latent_dim, 0.0)
+    if isinstance(loss, config.BganDiscreteLossConfig):
+        generator: nn.Module = BlackAndWhite(decoder)
+    else:
+        generator = nn.Sequential(decoder, family.output)
+    return generator.apply(_initialiser(model))
 
 
 def build_discriminator(
-    model: config.ModelConfig, data: config.DatasetConfig, critic: str
+    model: config.ModelConfig, data: config.DatasetConfig, loss: config.LossConfig, critic: str
 ) -> nn.Module:
     """An `Autoencoder` or a `Score`, as the loss's `critic` asks, with fresh initial weights."""
-    encoder, decoder, initialise = _family(model, data)
+    family = _family(model, data)
+    dropout = model.dropout if isinstance(model, config.MlpModelConfig) else 0.0
+    norm = layer_norm if isinstance(loss, config.WganGpLossConfig) else nn.BatchNorm2d
     if critic == "score":
-        return Score(encoder(1)).apply(initialise)
-    return Autoencoder(encoder(model.code_dim), decoder(model.code_dim)).apply(initialise)
+        return Score(family.encoder(1, dropout, norm)).apply(_initialiser(model))
+    encoder = family.encoder(model.code_dim, dropout, norm)
+    decoder = nn.Sequential(family.decoder(model.code_dim, dropout), family.output)
+    return Autoencoder(encoder, decoder).apply(_initialiser(model))
 
 
-Family = tuple[Callable[[int], nn.Module], Callable[[int], nn.Module], Callable[[nn.Module], None]]
+class _Family(NamedTuple):
+    encoder: Callable[[int, float, Norm], nn.Module]  # outputs, dropout, normalisation
+    decoder: Callable[[int, float], nn.Module]  # inputs, dropout
+    output: nn.Module  # the last function of a decoder
 
 
-def _family(model: config.ModelConfig, data: config.DatasetConfig) -> Family:
+def _family(model: config.ModelConfig, data: config.DatasetConfig) -> _Family:
     size, channels, width = data.image_size, data.channels, model.width
+    shape = (channels, size, size)
     match model:
         case config.BeganModelConfig():
-            composed = model.upsample == "composed"
-            return (
-                lambda outputs: BeganEncoder(size, channels, width, outputs),
-                lambda inputs: BeganDecoder(size, channels, width, inputs, model.skips, composed),
-                lambda module: orthogonal(module, model.gain),
+            residual, flat = model.residual, model.first_stage == "flat"
+            skips, composed = model.skips, model.upsample == "composed"
+            return _Family(
+                lambda outputs, _, __: BeganEncoder(size, channels, width, outputs, residual, flat),
+                lambda inputs, _: BeganDecoder(
+                    size, channels, width, inputs, skips, residual, composed
+                ),
+                nn.Identity(),
             )
         case config.DcganModelConfig():
-            return (
-                lambda outputs: dcgan_encoder(size, channels, width, outputs),
-                lambda inputs: dcgan_decoder(size, channels, width, inputs),
-                normal,
+            return _Family(
+                lambda outputs, _, norm: dcgan_encoder(size, channels, width, outputs, norm),
+                lambda inputs, _: dcgan_decoder(size, channels, width, inputs),
+                nn.Tanh(),
+            )
+        case config.MlpModelConfig():
+            pixels, layers = math.prod(shape), model.layers
+            return _Family(
+                lambda outputs, dropout, _: nn.Sequential(
+                    nn.Flatten(), *mlp(pixels, width, layers, outputs, dropout)
+                ),
+                lambda inputs, dropout: nn.Sequential(
+                    *mlp(inputs, width, layers, pixels, dropout), nn.Unflatten(1, shape)
+                ),
+                nn.Tanh(),
             )
     raise AssertionError(f"no networks for {type(model).__name__}")
 
 
-def orthogonal(module: nn.Module, gain: float) -> None:
-    """Orthogonal weights and zero biases; leaves a plain BEGAN autoencoder's "blank" start soon."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.orthogonal_(module.weight, gain)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def _initialiser(model: config.ModelConfig) -> Callable[[nn.Module], None]:
+    """Sets a layer's first weights, and zero biases; `torch` leaves them as PyTorch made them.
 
+    orthogonal: with a gain, leaves a plain autoencoder's "blank" start soon. normal: DCGAN's,
+    weights ~ N(0, 0.02), batch normalisation's ~ N(1, 0.02).
+    """
 
-def normal(module: nn.Module) -> None:
-    """DCGAN's: weights ~ N(0, 0.02), batch normalisation's ~ N(1, 0.02), zero biases."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
-        nn.init.normal_(module.weight, float(isinstance(module, nn.BatchNorm2d)), 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def initialise(layer: nn.Module) -> None:
+        if model.init == "torch":
+            return
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if model.init == "orthogonal":
+                nn.init.orthogonal_(layer.weight, model.gain)
+            else:
+                nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm) and model.init == "normal":
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+
+    return initialise

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from began_cli.gan.losses import Loss, Reconstruction
+from began_cli.gan.losses import BganDiscrete, Loss, Reconstruction
+from began_cli.gan.networks import BlackAndWhite, Carry, carry_at
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Update:
         optimizer_d: Optimizer,
         ema_decay: float,
         amp: torch.dtype | None = None,
+        carry_steps: int = 16_000,
     ) -> None:
         self.generator, self.discriminator, self.loss = generator, discriminator, loss
         self.optimizer_g, self.optimizer_d = optimizer_g, optimizer_d
@@ -44,6 +46,13 @@ class Update:
         self.ema_decay = ema_decay
         self.amp = amp
         self.step = 0
+        self.carry_steps = carry_steps
+        self._carries = [
+            module.carry
+            for network in (generator, discriminator, self.ema)
+            for module in network.modules()
+            if isinstance(module, Carry) and module.carry is not None
+        ]
         self._weights_d = list(discriminator.parameters())
         # Batch normalisation's running statistics are averaged like weights.
         self._weights_g = _floats(generator)
@@ -54,9 +63,14 @@ class Update:
 
         `batches()` gives real images (N, C, H, W) in [-1, 1] on the device, `latents()` (N, dim).
         """
+        for carry in self._carries:
+            carry.fill_(carry_at(self.step, self.carry_steps))
         for _ in range(self.loss.n_critic - 1):
             self.critic_step(batches(), latents())
-        measures = self.joint_step(batches(), latents(), latents)
+        if isinstance(self.loss, BganDiscrete):
+            measures = self.discrete_step(self.loss, batches(), latents())
+        else:
+            measures = self.joint_step(batches(), latents(), latents)
         self.step += 1
         return measures
 
@@ -100,21 +114,56 @@ class Update:
         real, _ = self._criticise(x)
         loss_real = loss.real(real)
         loss_real.backward(inputs=self._weights_d)
+        penalty = self._penalise(x, g)
         g.backward(gradient)
+        loss_d = loss_real + loss_fake if penalty is None else loss_real + loss_fake + penalty
+        return self._finish(loss_d, loss_g, loss_real, loss_fake, real, fake)
 
+    def discrete_step(self, loss: BganDiscrete, x: Tensor, z: Tensor) -> Measures:
+        """One step of both networks for black and white images: (3M + 3)D + 3G.
+
+        The generator learns from the discriminator's values alone, not through it.
+        """
+        assert isinstance(self.generator, BlackAndWhite)
+        self.optimizer_d.zero_grad()
+        self.optimizer_g.zero_grad()
+        with self._autocast(z):
+            logits = self.generator.logits(z)
+        logits = logits.to(z.dtype)
+        drawn = loss.draw(logits)
+        fake, _ = self._criticise(drawn.flatten(0, 1))
+        loss_fake = loss.fake(fake)
+        loss_fake.backward(inputs=self._weights_d)
+        real, _ = self._criticise(torch.where(x > 0, 1.0, -1.0).to(x.dtype))
+        loss_real = loss.real(real)
+        loss_real.backward(inputs=self._weights_d)
+        loss_g = loss.reinforce(logits, drawn, fake.unflatten(0, drawn.shape[:2]))
+        loss_g.backward()
+        return self._finish(loss_real + loss_fake, loss_g, loss_real, loss_fake, real, fake)
+
+    def _finish(
+        self,
+        loss_d: Tensor,
+        loss_g: Tensor,
+        loss_real: Tensor,
+        loss_fake: Tensor,
+        real: Tensor,
+        fake: Tensor,
+    ) -> Measures:
+        """Both optimizers' steps, the moving average and the loss's state; what to tell."""
         self.optimizer_d.step()
-        loss.constrain(self.discriminator)
+        self.loss.constrain(self.discriminator)
         self.optimizer_g.step()
         with torch.no_grad():
             self._average()
             real, fake = real.detach(), fake.detach()
-            energies = loss.critic == "autoencoder"
+            energies = self.loss.critic == "autoencoder"
             scalars = {
-                "loss_d": (loss_real + loss_fake).detach(),
+                "loss_d": loss_d.detach(),
                 "loss_g": loss_g.detach(),
                 "loss_real": real.mean() if energies else loss_real.detach(),
                 "loss_fake": fake.mean() if energies else loss_fake.detach(),
-                **loss.advance(real, fake),
+                **self.loss.advance(real, fake),
             }
         return Measures(scalars, real, fake)
 
@@ -125,16 +174,27 @@ class Update:
         self.optimizer_d.zero_grad()
         self.loss.fake(self._criticise(g)[0]).backward(inputs=self._weights_d)
         self.loss.real(self._criticise(x)[0]).backward(inputs=self._weights_d)
+        self._penalise(x, g)
         self.optimizer_d.step()
         self.loss.constrain(self.discriminator)
 
+    def _penalise(self, x: Tensor, g: Tensor) -> Tensor | None:
+        with self._autocast(x):
+            penalty = self.loss.penalty(self.discriminator, x, g)
+        if penalty is not None:
+            penalty.backward(inputs=self._weights_d)
+        return penalty
+
+    def _autocast(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, self.amp, enabled=self.amp is not None)
+
     def _generate(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, self.amp, enabled=self.amp is not None):
+        with self._autocast(z):
             g = self.generator(z)
         return g.to(z.dtype)
 
     def _criticise(self, images: Tensor) -> tuple[Tensor, Tensor | Reconstruction]:
-        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+        with self._autocast(images):
             output = self.discriminator(images)
         return self.loss.values(output, images), output
 
@@ -162,5 +222,7 @@ class Update:
 
 
 def _floats(module: nn.Module) -> list[Tensor]:
-    tensors = [*module.parameters(), *module.buffers()]
-    return [t.detach() for t in tensors if t.is_floating_point()]
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return [
+        t.detach() for name, t in tensors if t.is_floating_point() and not name.endswith("carry")
+    ]

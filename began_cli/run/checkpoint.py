@@ -115,6 +115,6 @@ def generator_of(
 ) -> tuple[nn.Module, config.TrainConfig]:
     """The averaged generator of a checkpoint, ready to sample, and the settings of its training."""
     trained = settings.parse("train", state["config"])
-    generator = networks.build_generator(trained.model, trained.dataset)
+    generator = networks.build_generator(trained.model, trained.dataset, trained.loss)
     generator.load_state_dict(state["ema"])
     return generator.to(device).eval().requires_grad_(False), trained

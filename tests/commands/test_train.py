@@ -163,6 +163,55 @@ def test_a_signal_saves_and_leaves_and_the_run_goes_on(digits, tmp_path, name):
     assert os.listdir(run).count("checkpoints") == 1
 
 
+def test_margin_auto_is_settled_printed_and_stored(began, digits, tmp_path):
+    line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path}/r", "loss=ebgan", *TINY]
+    code, out, err = began("train", *line, "loss.margin=auto", "loss.margin_steps=20", "steps=2")
+    assert code == 0, err
+    saved = checkpoint.load(checkpoint.find(f"{tmp_path}/r"))
+    margin = saved["config"]["loss"]["margin"]
+    assert f"loss.margin={margin:g}" in out
+    assert 1 < margin < 32  # random 16x16 images against a grey: near 0.58 * 16
+    assert f"margin: {margin}" in (tmp_path / "r" / "config.yaml").read_text()
+
+    line[1] = f"hydra.run.dir={tmp_path}/same"
+    assert began("train", *line, f"loss.margin={margin}", "steps=2")[0] == 0
+    same = checkpoint.load(checkpoint.find(f"{tmp_path}/same"))
+    assert all(torch.equal(same["ema"][key], value) for key, value in saved["ema"].items())
+
+
+def test_plateau_halves_says_so_and_resumes(began, digits, tmp_path):
+    common = ["loss=began", f"dataset.root={digits}", *TINY, "log_every=5", "optimizer.lr=0.02"]
+    common += ["schedule.window=3", "schedule.cooldown=0"]
+    code, out, _ = began("train", *common, f"hydra.run.dir={tmp_path}/a", "steps=40")
+    assert code == 0
+    assert "learning rate 0.01" in out
+    assert began("train", *common, f"hydra.run.dir={tmp_path}/b", "steps=17")[0] == 0
+    assert began("train", f"resume={tmp_path}/b", "steps=40")[0] == 0
+    whole, parts = (checkpoint.load(checkpoint.find(f"{tmp_path}/{name}")) for name in "ab")
+    assert whole["schedule"] == parts["schedule"]
+    for key, value in whole["generator"].items():
+        assert torch.equal(parts["generator"][key], value)
+    for row, other in zip(lines(tmp_path / "a"), lines(tmp_path / "b"), strict=True):
+        assert row["train/lr_g"] == other["train/lr_g"]
+    assert lines(tmp_path / "a")[-1]["train/lr_g"] < 0.02
+
+
+def test_points_of_the_plane(began, tmp_path):
+    line = ["dataset=ring", f"hydra.run.dir={tmp_path}/r", "steps=3", "model.width=8"]
+    for loss in ("gan", "began"):
+        line[1] = f"hydra.run.dir={tmp_path}/{loss}"
+        code, out, err = began("train", f"loss={loss}", *line)
+        assert code == 0, err
+        assert "8 Gaussians" in out
+        picture = Image.open(tmp_path / loss / "samples" / "step-00000003.png")
+        assert picture.size == (512, 512)
+        red = [pixel for pixel in picture.getdata() if pixel == (200, 30, 30)]
+        assert red
+    code, _, err = began("sample", f"ckpt={tmp_path}/gan")
+    assert code == 2
+    assert "points of the plane" in err
+
+
 def test_bf16_runs_the_same_code(began, digits, tmp_path):
     line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path}/r", "precision=bf16", *TINY]
     code, out, err = began("train", "loss=began", "steps=2", "log_every=1", *line)

@@ -86,6 +86,17 @@ def test_cifar10_is_read(tmp_path, monkeypatch):
     assert np.abs(grey[:5, 0].numpy() - expected).max() <= 1
 
 
+def test_ring_is_evenly_spaced_gaussians():
+    points = load("dataset=ring").images
+    assert points.shape == (50_000, 2, 1, 1)
+    x, y = points.flatten(1).double().numpy().T
+    centres = 0.75 * np.exp(2j * np.pi * np.arange(8) / 8)
+    distance = np.abs((x + 1j * y)[:, None] - centres)
+    nearest = distance.argmin(1)
+    assert np.bincount(nearest).min() > 5_900  # of 6,250
+    assert np.sqrt((distance.min(1) ** 2).mean() / 2) == pytest.approx(0.02, rel=0.02)
+
+
 # --- a folder -------------------------------------------------------------------------------------
 
 

@@ -11,19 +11,20 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from began_cli import config
 from began_cli.commands import train
 from began_cli.gan import losses, networks
 from began_cli.gan.update import Update
 
-MODELS = ("began", "dcgan")
+MODELS = ("began", "dcgan", "mlp")
 
 
 def make(loss: str, model: str, *more: str, dtype=torch.float64, lr=0.0) -> Update:
     cfg = settings("train", f"loss={loss}", f"model={model}", *TINY, *more)
     d = cfg.dataset
     objective = losses.build(cfg.loss, (d.channels, d.image_size, d.image_size)).to(dtype)
-    generator = networks.build_generator(cfg.model, d).to(dtype)
-    critic = networks.build_discriminator(cfg.model, d, objective.critic).to(dtype)
+    generator = networks.build_generator(cfg.model, d, cfg.loss).to(dtype)
+    critic = networks.build_discriminator(cfg.model, d, cfg.loss, objective.critic).to(dtype)
     return Update(
         generator,
         critic,
@@ -41,6 +42,12 @@ def batch(n=4, dtype=torch.float64):
 
 def l1(out, v):
     return (v - out.images).abs().mean(dim=(1, 2, 3)).mean()
+
+
+def relative(out, v):
+    """The background is 0, mid-grey, until `prepare` has seen images."""
+    error = (v - out.images).abs().sum(dim=(1, 2, 3)) / 256
+    return (error / (v.abs().sum(dim=(1, 2, 3)) / 256 + 0.25)).mean()
 
 
 def norms(out, v):
@@ -81,6 +88,21 @@ REFERENCES = {
         ("began", "loss.k_0=0.5", "loss.energy=l2"),
         lambda rx, x, rg, g: F.mse_loss(rx.images, x) - 0.5 * F.mse_loss(rg.images, g),
         lambda rg, g: F.mse_loss(rg.images, g),
+    ),
+    "began_unbalanced": (
+        ("began_unbalanced",),
+        lambda rx, x, rg, g: l1(rx, x) - l1(rg, g),
+        lambda rg, g: l1(rg, g),
+    ),
+    "began relative": (
+        ("began", "loss.k_0=0.5", "loss.energy=relative", "loss.content_floor=0.25"),
+        lambda rx, x, rg, g: relative(rx, x) - 0.5 * relative(rg, g),
+        lambda rg, g: relative(rg, g),
+    ),
+    "bgan log Z": (
+        ("bgan", "loss.log_z=true"),
+        lambda fx, x, fg, g: bce(fx, 1.0) + bce(fg, 0.0),
+        lambda fg, g: 0.5 * torch.mean((fg - 0.0) ** 2),  # log Z is 0 at first
     ),
     "ebgan hinge on": (
         ("ebgan", "loss.margin=1000"),
@@ -192,7 +214,7 @@ def test_generators_gradient_passes_through_both_sides_of_its_error():
     update = make("began", "began", "loss.k_0=0.5")
     x, z = batch()
     update.joint_step(x, z)
-    weight = update.generator.last.bias
+    weight = update.generator[0].last.bias
     analytic, eps = weight.grad.clone(), 1e-6
 
     def loss_g():
@@ -206,6 +228,97 @@ def test_generators_gradient_passes_through_both_sides_of_its_error():
         weight -= 2 * eps
         below = loss_g()
     assert (above - below) / (2 * eps) == pytest.approx(analytic.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_wgan_gp_equals_the_plain_reference(model):
+    """Algorithm 1 of 1704.00028, with the same mixtures of real and fake."""
+    update = make("wgan_gp", model)
+    x, z = batch()
+    generator, critic = copy.deepcopy(update.generator), copy.deepcopy(update.discriminator)
+    torch.manual_seed(5)
+    e = torch.rand(4, 1, 1, 1, dtype=torch.float64)
+    g = generator(z).detach()
+    mixed = (e * x + (1 - e) * g).requires_grad_()
+    slopes = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)[0]
+    penalty = 10 * sum((slope.square().sum().sqrt() - 1) ** 2 for slope in slopes) / 4
+    d = critic(g).mean() - critic(x).mean() + penalty
+    grad_d = torch.autograd.grad(d, list(critic.parameters()))
+    grad_g = torch.autograd.grad(-critic(generator(z)).mean(), list(generator.parameters()))
+
+    torch.manual_seed(5)
+    measures = update.joint_step(x, z).scalars
+    torch.testing.assert_close(measures["loss_d"], d.detach(), rtol=1e-6, atol=1e-12)
+    for network, grads in ((update.discriminator, grad_d), (update.generator, grad_g)):
+        for weight, grad in zip(network.parameters(), grads, strict=True):
+            torch.testing.assert_close(weight.grad, grad, rtol=1e-6, atol=1e-12)
+
+
+def test_a_gradient_penalty_is_of_each_image_by_itself():
+    """Batch normalisation would tie the images of a batch together; its critic has none."""
+    update = make("wgan_gp", "dcgan", "dataset.image_size=32")
+    kinds = [type(m).__name__ for m in update.discriminator.modules()]
+    assert "GroupNorm" in kinds
+    assert "BatchNorm2d" not in kinds
+    assert "BatchNorm2d" in [type(m).__name__ for m in update.generator.modules()]
+
+
+def test_bgan_discrete_equals_the_plain_reference():
+    update = make("bgan_discrete", "dcgan", "loss.samples=3")
+    x, z = batch(2)
+    generator, critic = copy.deepcopy(update.generator), copy.deepcopy(update.discriminator)
+    torch.manual_seed(5)
+    measures = update.discrete_step(update.loss, x, z).scalars
+
+    torch.manual_seed(5)
+    p = generator.logits(z).sigmoid()
+    drawn = torch.bernoulli(p.detach().expand(3, 2, 1, 16, 16))
+    f = critic((2 * drawn - 1).flatten(0, 1))
+    real = critic(torch.sign(x))
+    d = bce(real, 1.0) + bce(f, 0.0)
+    grad_d = torch.autograd.grad(d, list(critic.parameters()), retain_graph=True)
+    w = f.detach().view(3, 2).exp()
+    loss_g = 0
+    for i in range(2):
+        for m in range(3):
+            likelihood = torch.where(drawn[m, i] > 0, p[i], 1 - p[i])
+            loss_g = loss_g - w[m, i] / w[:, i].sum() * likelihood.log().sum() / 2
+    grad_g = torch.autograd.grad(loss_g, list(generator.parameters()))
+
+    torch.testing.assert_close(measures["loss_d"], d.detach(), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(measures["loss_g"], loss_g.detach(), rtol=1e-6, atol=1e-12)
+    for network, grads in ((update.discriminator, grad_d), (update.generator, grad_g)):
+        for weight, grad in zip(network.parameters(), grads, strict=True):
+            torch.testing.assert_close(weight.grad, grad, rtol=1e-6, atol=1e-10)
+
+
+def test_bgan_discrete_learns_the_chances_of_a_pixel():
+    """D that likes white makes every pixel whiter: the estimator points the right way."""
+    update = make("bgan_discrete", "mlp", "loss.samples=8", lr=0.05)
+    _, z = batch(16)
+    before = update.generator(z).mean()
+    for _ in range(60):
+        logits = update.generator.logits(z)
+        drawn = update.loss.draw(logits)
+        values = drawn.flatten(2).mean(2) * 10
+        update.optimizer_g.zero_grad()
+        update.loss.reinforce(logits, drawn, values).backward()
+        update.optimizer_g.step()
+    assert update.generator(z).mean() > before + 0.05
+
+
+def test_vanishing_residuals_carry():
+    """in = carry in + (1 - carry) out: 1 at step 0, 0.5 at 8,000, 0 from 16,000 on."""
+    update = make("began", "began", "model.residual=true")
+    x, z = batch()
+    assert update.ema[0].carry.carry == 1
+    for step, expected in ((0, 1.0), (8_000, 0.5), (16_000, 0.0), (20_000, 0.0)):
+        update.step = step
+        update(lambda: x, lambda: z)
+        for network in (update.generator, update.discriminator, update.ema):
+            carries = [m.carry for m in network.modules() if isinstance(m, networks.Carry)]
+            assert carries
+            assert all(carry == expected for carry in carries)
 
 
 def test_separate_latents_use_other_fakes_for_the_discriminator():
@@ -248,15 +361,15 @@ def test_wgan_weights_are_clipped_after_every_step(n_critic):
 def test_ema_is_a_moving_average():
     update = make("gan", "began", lr=0.5)
     update.ema_decay, update.step = 0.9, 10**6
-    before = update.ema.last.weight.clone()
+    before = update.ema[0].last.weight.clone()
     x, z = batch()
     update.joint_step(x, z)
-    expected = 0.9 * before + 0.1 * update.generator.last.weight
-    torch.testing.assert_close(update.ema.last.weight, expected)
-    assert not update.ema.last.weight.requires_grad
+    expected = 0.9 * before + 0.1 * update.generator[0].last.weight
+    torch.testing.assert_close(update.ema[0].last.weight, expected)
+    assert not update.ema[0].last.weight.requires_grad
 
 
-@pytest.mark.parametrize("loss", ["began", "bgan", "ebgan", "ebgan_pt", "gan", "wgan"])
+@pytest.mark.parametrize("loss", config.LOSSES)
 def test_a_step_reads_nothing_back_from_the_device(loss):
     """`item`, `bool(tensor)` and `tolist` all end in aten::_local_scalar_dense.
 
@@ -317,8 +430,28 @@ def test_work_is_the_minimum(loss, passes, model):
     one_g = flops(lambda: update.generator(z))
     first_d = next(m for m in update.discriminator.modules() if hasattr(m, "weight"))
     first_g = next(m for m in update.generator.modules() if hasattr(m, "weight"))
-    first_d, first_g = flops(lambda: first_d(x)), flops(lambda: first_g(z))
+    first_d = flops(lambda: first_d(x.flatten(1) if model == "mlp" else x))
+    first_g = flops(lambda: first_g(z))
     pull = flops(lambda: losses.pulling_away(torch.zeros(4, 64))) if loss == "ebgan_pt" else 0
 
     expected = passes * one_d + 3 * one_g - (passes - 5) * first_d - first_g + 3 * pull
     assert flops(lambda: update.joint_step(x, z)) == expected
+
+
+def test_work_of_the_other_steps():
+    """Separate latents 8D + 4G; a critic's step 6D + G; M drawn images (3M + 3)D + 3G."""
+    x, z = batch(dtype=torch.float32)
+    update = make("began", "began", "loss.separate_latents=true", dtype=torch.float32)
+    one_d, one_g = flops(lambda: update.discriminator(x)), flops(lambda: update.generator(z))
+    first_d = flops(lambda: update.discriminator.encoder.first(x))
+    first_g = flops(lambda: update.generator[0].h0(z))
+    step = flops(lambda: update.joint_step(x, z, lambda: z))
+    assert step == 8 * one_d + 4 * one_g - 2 * first_d - first_g
+
+    update = make("wgan", "began", dtype=torch.float32)
+    one_d, one_g = flops(lambda: update.discriminator(x)), flops(lambda: update.generator(z))
+    assert flops(lambda: update.critic_step(x, z)) == 6 * one_d + one_g - 2 * first_d
+
+    update = make("bgan_discrete", "began", "loss.samples=5", dtype=torch.float32)
+    step = flops(lambda: update.discrete_step(update.loss, x, z))
+    assert step == 18 * one_d + 3 * one_g - 6 * first_d - first_g

@@ -1,0 +1,106 @@
+"""Learning rates over a run."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from began_cli import config
+
+
+class Constant:
+    """The rates stay as the optimizers have them. `after` is called once after every step."""
+
+    def __init__(self, optimizers: list[Optimizer]) -> None:
+        self.optimizers = optimizers
+        self.first = [group["lr"] for group in self.groups]
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Both optimizers' groups, looked up anew: loading an optimizer's state replaces them."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def after(self, step: int, scalars: dict[str, Tensor]) -> str | None:
+        """Sets the rates for the step that comes; returns what to tell the user, if anything.
+
+        `step` counts the steps done, `scalars` are the last one's, on the device.
+        """
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The rates themselves come back with the optimizers."""
+
+
+class Linear(Constant):
+    """The rates stay until `start`, then fall linearly to 0 at `end`."""
+
+    def __init__(self, optimizers: list[Optimizer], c: config.LinearScheduleConfig) -> None:
+        super().__init__(optimizers)
+        self.c = c
+
+    def after(self, step: int, scalars: dict[str, Tensor]) -> str | None:
+        share = (self.c.end - step) / (self.c.end - self.c.start)
+        for group, first in zip(self.groups, self.first, strict=True):
+            group["lr"] = first * min(1.0, max(0.0, share))
+        return None
+
+
+class Plateau(Constant):
+    """The rates halve when BEGAN's M_global stalls, down to a floor.
+
+    M is averaged over each window of steps on the device and read once, at its end. A window stalls
+    if it is not better than the best before by the share `threshold`. After a halving the windows
+    that begin within `cooldown` steps only move the best.
+    """
+
+    def __init__(self, optimizers: list[Optimizer], c: config.PlateauScheduleConfig) -> None:
+        super().__init__(optimizers)
+        self.c = c
+        self.best = float("inf")
+        self.rest_until = 0
+        self._sum: Tensor | None = None
+
+    def after(self, step: int, scalars: dict[str, Tensor]) -> str | None:
+        m = scalars["convergence"]
+        self._sum = m.clone() if self._sum is None else self._sum.add_(m)
+        if step % self.c.window:
+            return None
+        mean, self._sum = self._sum.item() / self.c.window, None
+        best, self.best = self.best, min(self.best, mean)
+        if mean <= best * (1 - self.c.threshold) or step - self.c.window < self.rest_until:
+            return None
+        return self._halve(step, mean, best)
+
+    def _halve(self, step: int, mean: float, best: float) -> str | None:
+        before = [group["lr"] for group in self.groups]
+        for group in self.groups:
+            group["lr"] = max(group["lr"] / 2, min(group["lr"], self.c.floor))
+        if before == [group["lr"] for group in self.groups]:
+            return None
+        self.rest_until = step + self.c.cooldown
+        rates = " and ".join(f"{lr:g}" for lr in dict.fromkeys(g["lr"] for g in self.groups))
+        return (
+            f"step {step:,}: learning rate {rates}: M_global was {mean:.4g} over the last "
+            f"{self.c.window:,} steps, {best:.4g} at best before"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "rest_until": self.rest_until, "sum": self._sum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.rest_until = state["best"], state["rest_until"]
+        device = self.groups[0]["params"][0].device
+        self._sum = None if state["sum"] is None else state["sum"].to(device)
+
+
+def build(c: config.ScheduleConfig, optimizers: list[Optimizer]) -> Constant:
+    """The schedule that the settings name."""
+    match c:
+        case config.PlateauScheduleConfig():
+            return Plateau(optimizers, c)
+        case config.LinearScheduleConfig():
+            return Linear(optimizers, c)
+    return Constant(optimizers)
