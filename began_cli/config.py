@@ -222,6 +222,13 @@ class EmaConfig:
 
 
 @dataclass(slots=True)
+class WatchConfig:
+    patience: int = MISSING
+    diversity: float = MISSING
+    rollbacks: int = MISSING
+
+
+@dataclass(slots=True)
 class TrainConfig:
     loss: LossConfig = MISSING
     dataset: DatasetConfig = MISSING
@@ -237,6 +244,9 @@ class TrainConfig:
     log_every: int = MISSING
     sample_every: int = MISSING
     checkpoint_every: int = MISSING
+    watchdog: str = MISSING
+    watch: WatchConfig = MISSING
+    disk_full: str = MISSING
     resume: str | None = MISSING
     out: str = MISSING
 

@@ -6,10 +6,13 @@ this module and `cli` a setting is a plain dataclass: neither Hydra nor OmegaCon
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from began_cli import config
 from began_cli.errors import UserError
@@ -54,6 +57,17 @@ def plain(settings: Any) -> dict[str, Any]:
     return {str(k): v for k, v in container.items()}
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What `to_yaml` wrote. Raises OSError, or ValueError if the file is not such settings."""
+    try:
+        container = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(container, dict):
+        raise ValueError(f"{path} holds no settings")
+    return {str(key): value for key, value in container.items()}
+
+
 def to_yaml(settings: Any) -> str:
     """The settings as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.create(plain(settings)))
@@ -69,6 +83,11 @@ def check_train(c: config.TrainConfig) -> None:
     for name in ("log_every", "sample_every", "checkpoint_every"):
         at_least(name, getattr(c, name), 1)
     require(0 <= c.seed < 2**63, "seed", c.seed, "a whole number from 0 to 2^63 - 1")
+    one_of("watchdog", c.watchdog, "warn", "stop", "rollback")
+    at_least("watch.patience", c.watch.patience, 1)
+    within("watch.diversity", c.watch.diversity, 0.0, 1.0, "[)")
+    at_least("watch.rollbacks", c.watch.rollbacks, 0)
+    one_of("disk_full", c.disk_full, "continue", "stop")
     one_of("precision", c.precision, "auto", "fp32", "bf16")
     within("ema.decay", c.ema.decay, 0.0, 1.0, "[)")
     check_device("device", c.device)

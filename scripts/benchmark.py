@@ -23,9 +23,10 @@ from began_cli.commands import train
 from began_cli.config import TrainConfig
 from began_cli.data import sources
 from began_cli.data.batches import Batches
+from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_device, place_images
+from began_cli.run.device import pick_device, pick_precision, place_images
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def ready(cfg: TrainConfig) -> tuple[Update, Batches, LatentStream]:
     """What one step needs, as `began train` builds it."""
     device = pick_device(cfg.device)
     pixels = sources.load(cfg.dataset).images
-    update = train.build(cfg, pixels, device)
+    update = build(cfg, pixels, device, pick_precision(cfg.precision, device))
     held = place_images(pixels, cfg.dataset.device, device)
     batches = Batches(held, cfg.batch_size, 0, device)
     return update, batches, LatentStream(cfg.batch_size, cfg.model.latent_dim, 0, device)

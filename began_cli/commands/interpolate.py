@@ -1,5 +1,7 @@
 """`began interpolate`: walks between latents of a trained generator."""
 
+import sys
+
 import torch
 from rich.console import Console
 
@@ -13,9 +15,11 @@ from began_cli.run.device import pick_device
 
 def main(cfg: InterpolateConfig) -> None:
     """Writes one strip a row and a sheet of all, or one animation of all rows."""
-    path = checkpoint.find(cfg.ckpt)
     device = pick_device(cfg.device)
-    generator, trained = checkpoint.generator_of(checkpoint.load(path), device)
+    path, state, complaints = checkpoint.read(cfg.ckpt)
+    generator, trained = checkpoint.generator_of(state, device)
+    for line in complaints:
+        print(f"warning: {line}", file=sys.stderr)
     out = output_folder(cfg.out, path, f"interpolated-{path.stem}")
     ends = latents.from_seeds(cfg.seeds, trained.model.latent_dim).view(cfg.rows, 2, -1)
     between = latents.slerp if cfg.mode == "slerp" else latents.lerp

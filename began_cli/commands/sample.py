@@ -1,5 +1,6 @@
 """`began sample`: images of a trained generator."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,9 +21,11 @@ CHUNK = 64  # images at a time; always this many, so that no image depends on ho
 
 def main(cfg: SampleConfig) -> None:
     """Writes the images of `cfg.seeds`, as `cfg.format` says."""
-    path = checkpoint.find(cfg.ckpt)
     device = pick_device(cfg.device)
-    generator, trained = checkpoint.generator_of(checkpoint.load(path), device)
+    path, state, complaints = checkpoint.read(cfg.ckpt)
+    generator, trained = checkpoint.generator_of(state, device)
+    for line in complaints:
+        print(f"warning: {line}", file=sys.stderr)
     out = output_folder(cfg.out, path, f"sampled-{path.stem}")
     name = seeds_name(cfg.seeds)
     rows = latents.from_seeds(cfg.seeds, trained.model.latent_dim)

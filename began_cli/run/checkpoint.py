@@ -60,27 +60,57 @@ def all_of(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")))
 
 
-def find(ckpt: str | None, setting: str = "ckpt") -> Path:
-    """The file that `ckpt` means: itself, the newest of a run folder, or of the newest run.
+def runs(root: Path) -> list[Path]:
+    """The run folders below `root` that hold a checkpoint, the newest first."""
+    found = [path for path in root.rglob("step-*.pt") if NAME.fullmatch(path.name)]
+    found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    return list(dict.fromkeys(path.parent.parent for path in found))
 
-    Raises UserError if there is none.
+
+def sweep(run: Path) -> None:
+    """Removes what a process that died while writing has left; the caller holds the run's lock."""
+    for path in (*run.glob("checkpoints/.*.tmp"), *run.glob("samples/.*.tmp")):
+        path.unlink(missing_ok=True)
+
+
+def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
+    """The files that `ckpt` may mean, best first: itself, or those of a run folder, newest first.
+
+    None means the newest run under outputs/. Raises UserError if there is none.
     """
     if ckpt is None:
-        found = [path for path in Path("outputs").rglob("step-*.pt") if NAME.fullmatch(path.name)]
-        if not found:
+        newest = runs(Path("outputs"))
+        if not newest:
             raise UserError(
                 f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…"
             )
-        return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        return all_of(newest[0])[::-1]
     path = Path(ckpt).expanduser()
     if path.is_file():
-        return path
+        return [path]
     if not path.exists():
         raise UserError(f"{setting}={ckpt}: no such file or folder")
     run = path.parent if path.name == "checkpoints" else path
     if not all_of(run):
         raise UserError(f"{setting}={ckpt}: no checkpoint in that folder")
-    return all_of(run)[-1]
+    return all_of(run)[::-1]
+
+
+def read(ckpt: str | None, setting: str = "ckpt") -> tuple[Path, dict[str, Any], list[str]]:
+    """The best checkpoint that `ckpt` means, what it holds, and a line for each damaged one before.
+
+    Raises UserError if none can be read.
+    """
+    complaints: list[str] = []
+    paths = candidates(ckpt, setting)
+    for path in paths:
+        try:
+            return path, load(path, setting), complaints
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            complaints.append(f"{error}; using the one before")
+    raise UserError(f"{setting}={ckpt}: none of its checkpoints can be read; {complaints[0]}")
 
 
 def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:

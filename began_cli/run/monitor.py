@@ -6,6 +6,7 @@ Between two logs nothing is read from the device: measures are summed there, and
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,8 @@ class Monitor:
         self._speed = math.nan
         self.start(0, 0)
         self._shown = ""
-        cut_back(run / "metrics.jsonl", resumed_at)
-        self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._log = (run / "train.log").open("a", encoding="utf-8")
-        purge = resumed_at + 1 if resumed_at else None
-        self.board = SummaryWriter(str(run), purge_step=purge)
+        self._open()
         if not resumed_at:
             for summary in hparams(settings, {"train/loss_d": 0.0, "train/convergence": 0.0}):
                 assert self.board.file_writer is not None
@@ -58,17 +56,36 @@ class Monitor:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
         for stream in (self.board, self._metrics, self._log):
-            stream.close()
+            with suppress(OSError):  # a full disk has been reported when it was met
+                stream.close()
+
+    def _open(self) -> None:
+        """Opens metrics.jsonl and the board, both cut back to the last log that counts."""
+        cut_back(self.run / "metrics.jsonl", self.logged_at)
+        self._metrics = (self.run / "metrics.jsonl").open("a", encoding="utf-8")
+        purge = self.logged_at + 1 if self.logged_at else None
+        self.board = SummaryWriter(str(self.run), purge_step=purge)
+
+    def rewind(self, step: int, images: int) -> None:
+        """After `load_state_dict` in the middle of a run: what came later is cut off."""
+        self.board.close()
+        self._metrics.close()
+        self._open()
+        self.start(step, images)
 
     def say(self, text: str) -> None:
         """One line for the terminal and train.log."""
         self.console.print(text, markup=False, soft_wrap=True)
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        with suppress(OSError):  # a full disk must not keep the run from saying so
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
 
     def warn(self, text: str, title: str = "warning") -> None:
         """A panel on the terminal, a line in train.log."""
         self.console.print(Panel(Text(text), title=title, border_style="yellow", expand=False))
-        print("warning:", " ".join(text.split()), file=self._log, flush=True)
+        self._note(f"{title}: {' '.join(text.split())}")
 
     def start(self, step: int, images: int) -> None:
         """The clock runs from here, where `step` steps and `images` images have been done."""
@@ -113,7 +130,7 @@ class Monitor:
         text += f"{self._shown}  eta {self._eta(step)}"
         if not self.console.is_terminal:
             self.console.print(text, markup=False, soft_wrap=True)
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
+        self._note(text)
         self._sums, self._count, self.logged_at = [], 0, step
         return values
 

@@ -27,11 +27,18 @@ class Constant:
         """
         return None
 
+    def scale(self, share: float) -> None:
+        """Multiplies the rates, now and to come, by `share`."""
+        self.first = [first * share for first in self.first]
+        for group in self.groups:
+            group["lr"] *= share
+
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"first": self.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The rates themselves come back with the optimizers."""
+        """The rates of now come back with the optimizers."""
+        self.first = state["first"]
 
 
 class Linear(Constant):
@@ -88,9 +95,14 @@ class Plateau(Constant):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "rest_until": self.rest_until, "sum": self._sum}
+        return super().state_dict() | {
+            "best": self.best,
+            "rest_until": self.rest_until,
+            "sum": self._sum,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.best, self.rest_until = state["best"], state["rest_until"]
         device = self.groups[0]["params"][0].device
         self._sum = None if state["sum"] is None else state["sum"].to(device)

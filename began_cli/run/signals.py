@@ -27,6 +27,9 @@ class StopRequest:
         if number == signal.SIGINT and self.name is not None:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+        earlier = self._earlier.get(signal.Signals(number))
+        if callable(earlier) and earlier is not signal.default_int_handler:
+            earlier(number, frame)
 
     def __exit__(
         self,

@@ -22,7 +22,7 @@ def test_strips(began, tiny_run, tmp_path):
     assert Image.open(tmp_path / "o" / "lerp.png").size == (3 * 18 + 2, 2 * 18 + 2)
 
     generator, trained = checkpoint.generator_of(
-        checkpoint.load(checkpoint.find(str(tiny_run))), torch.device("cpu")
+        checkpoint.read(str(tiny_run))[1], torch.device("cpu")
     )
     a, b = latents.from_seeds([4, 5], trained.model.latent_dim)
     middle = a + (b - a) / 2

@@ -55,13 +55,13 @@ def test_newest_run_is_the_default(began, tiny_run, tmp_path):
 
 def test_a_checkpoint_is_enough(began, tiny_run, tmp_path):
     lone = tmp_path / "lone.pt"
-    checkpoint.find(str(tiny_run)).rename(lone)
+    checkpoint.candidates(str(tiny_run))[0].rename(lone)
     assert began("sample", f"ckpt={lone}", "n=1", "format=png")[0] == 0
     assert (tmp_path / "sampled-lone" / "seed-00000.png").exists()
 
 
 def test_samples_are_the_moving_averages(tiny_run):
-    state = checkpoint.load(checkpoint.find(str(tiny_run)))
+    state = checkpoint.read(str(tiny_run))[1]
     generator, trained = checkpoint.generator_of(state, torch.device("cpu"))
     weights = generator.state_dict()
     assert all(torch.equal(weights[key], value) for key, value in state["ema"].items())

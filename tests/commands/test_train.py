@@ -65,7 +65,7 @@ def test_a_run_folder(began, digits, tmp_path):
         [row["train/loss_real"] for row in rows]
     )
     log = (run / "train.log").read_text()
-    saved = checkpoint.load(checkpoint.find(str(run)))
+    saved = checkpoint.read(str(run))[1]
     assert saved["data"]["count"] == 200
     assert saved["data"]["sha256"] in log
     assert str(digits) in log
@@ -100,7 +100,7 @@ def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss):
     assert code == 0, err
     assert "going on from step 4" in out
 
-    whole, parts = (checkpoint.load(checkpoint.find(f"{tmp_path}/{name}")) for name in "ab")
+    whole, parts = (checkpoint.read(f"{tmp_path}/{name}")[1] for name in "ab")
     for name in ("generator", "ema", "discriminator", "loss"):
         for key, value in whole[name].items():
             assert torch.equal(parts[name][key], value), key
@@ -152,7 +152,7 @@ def test_a_signal_saves_and_leaves_and_the_run_goes_on(digits, tmp_path, name):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75
     assert f"stopped by {name}" in out
-    step = checkpoint.load(checkpoint.find(str(run)))["step"]
+    step = checkpoint.read(str(run))[1]["step"]
     assert f"at step {step:,}" in out
     assert not list(run.rglob("*.tmp"))
 
@@ -167,7 +167,7 @@ def test_margin_auto_is_settled_printed_and_stored(began, digits, tmp_path):
     line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path}/r", "loss=ebgan", *TINY]
     code, out, err = began("train", *line, "loss.margin=auto", "loss.margin_steps=20", "steps=2")
     assert code == 0, err
-    saved = checkpoint.load(checkpoint.find(f"{tmp_path}/r"))
+    saved = checkpoint.read(f"{tmp_path}/r")[1]
     margin = saved["config"]["loss"]["margin"]
     assert f"loss.margin={margin:g}" in out
     assert 1 < margin < 32  # random 16x16 images against a grey: near 0.58 * 16
@@ -175,7 +175,7 @@ def test_margin_auto_is_settled_printed_and_stored(began, digits, tmp_path):
 
     line[1] = f"hydra.run.dir={tmp_path}/same"
     assert began("train", *line, f"loss.margin={margin}", "steps=2")[0] == 0
-    same = checkpoint.load(checkpoint.find(f"{tmp_path}/same"))
+    same = checkpoint.read(f"{tmp_path}/same")[1]
     assert all(torch.equal(same["ema"][key], value) for key, value in saved["ema"].items())
 
 
@@ -187,7 +187,7 @@ def test_plateau_halves_says_so_and_resumes(began, digits, tmp_path):
     assert "learning rate 0.01" in out
     assert began("train", *common, f"hydra.run.dir={tmp_path}/b", "steps=17")[0] == 0
     assert began("train", f"resume={tmp_path}/b", "steps=40")[0] == 0
-    whole, parts = (checkpoint.load(checkpoint.find(f"{tmp_path}/{name}")) for name in "ab")
+    whole, parts = (checkpoint.read(f"{tmp_path}/{name}")[1] for name in "ab")
     assert whole["schedule"] == parts["schedule"]
     for key, value in whole["generator"].items():
         assert torch.equal(parts["generator"][key], value)
@@ -217,5 +217,5 @@ def test_bf16_runs_the_same_code(began, digits, tmp_path):
     code, out, err = began("train", "loss=began", "steps=2", "log_every=1", *line)
     assert code == 0, err
     assert "bf16" in out
-    saved = checkpoint.load(checkpoint.find(f"{tmp_path}/r"))
+    saved = checkpoint.read(f"{tmp_path}/r")[1]
     assert all(w.dtype != torch.bfloat16 for w in saved["generator"].values())

@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from began_cli import config
-from began_cli.commands import train
+from began_cli.data.batches import Batches
 from began_cli.gan import losses, networks
+from began_cli.gan.build import build
+from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
 
 MODELS = ("began", "dcgan", "mlp")
@@ -378,9 +380,9 @@ def test_a_step_reads_nothing_back_from_the_device(loss):
     """
     cfg = settings("train", f"loss={loss}", *TINY)
     pixels = torch.randint(0, 256, (50, 1, 16, 16), dtype=torch.uint8)
-    update = train.build(cfg, pixels, torch.device("cpu"))
-    batches = train.Batches(pixels, 4, 0, torch.device("cpu"))
-    stream = train.latents.LatentStream(4, 8, 0, torch.device("cpu"))
+    update = build(cfg, pixels, torch.device("cpu"))
+    batches = Batches(pixels, 4, 0, torch.device("cpu"))
+    stream = LatentStream(4, 8, 0, torch.device("cpu"))
     update(batches, stream)  # the optimizers make their state at the first step
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         update(batches, stream)

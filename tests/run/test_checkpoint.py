@@ -42,7 +42,7 @@ def test_newest_are_kept_by_number(tmp_path):
         "step-00001000",
         "step-100000000",
     ]
-    assert checkpoint.find(str(tmp_path)).stem == "step-100000000"
+    assert checkpoint.candidates(str(tmp_path))[0].stem == "step-100000000"
 
 
 def test_newest_run_is_found(tmp_path):
@@ -50,7 +50,7 @@ def test_newest_run_is_found(tmp_path):
         path = checkpoint.path_for(tmp_path / "outputs" / run, 1)
         checkpoint.save(path, state())
         os.utime(path, (i, i))
-    assert checkpoint.find(None).parts[-3] == "a"
+    assert checkpoint.candidates(None)[0].parts[-3] == "a"
 
 
 class Payload:
