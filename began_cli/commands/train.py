@@ -149,7 +149,7 @@ class Training:
         if saved_at != update.step:
             self.save_at_the_end()
         if stop.name is None:  # the end, whatever the intervals
-            if update.step % cfg.log_every:
+            if update.step != self.monitor.logged_at:
                 self.guarded(self.log_at_the_end)
             self.guarded(self.show)
 

@@ -3,6 +3,7 @@
 Between two logs nothing is read from the device: measures are summed there, and read all at once.
 """
 
+import dataclasses
 import json
 import math
 import time
@@ -83,9 +84,13 @@ class Monitor:
             print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
 
     def warn(self, text: str, title: str = "warning") -> None:
-        """A panel on the terminal, a line in train.log."""
-        self.console.print(Panel(Text(text), title=title, border_style="yellow", expand=False))
-        self._note(f"{title}: {' '.join(text.split())}")
+        """A panel on the terminal; one line where there is none, and in train.log."""
+        line = f"{title}: {' '.join(text.split())}"
+        if self.console.is_terminal:
+            self.console.print(Panel(Text(text), title=title, border_style="yellow", expand=False))
+        else:
+            self.console.print(line, markup=False, soft_wrap=True)
+        self._note(line)
 
     def start(self, step: int, images: int) -> None:
         """The clock runs from here, where `step` steps and `images` images have been done."""
@@ -122,8 +127,10 @@ class Monitor:
         print(json.dumps(line), file=self._metrics, flush=True)
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
-        self.board.add_histogram("loss_real", self._last.real.float().cpu(), step)
-        self.board.add_histogram("loss_fake", self._last.fake.float().cpu(), step)
+        for name, each in (("loss_real", self._last.real), ("loss_fake", self._last.fake)):
+            each = each.float().cpu()
+            if each.isfinite().all():  # TensorBoard has no place for others
+                self.board.add_histogram(name, each, step)
         shown = [name for name in SHOWN if name in values]
         self._shown = "  ".join(f"{name} {values[name]:.4g}" for name in shown)
         text = f"step {step:,}/{self.steps:,}  {images:,} images  {self._speed:,.0f} images/s  "
@@ -156,12 +163,16 @@ class Monitor:
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last log, so that a resumed run logs the same means."""
         sums = dict(zip(self._names, self._sums, strict=True)) if self._sums else {}
-        return {"sums": sums, "count": self._count, "logged_at": self.logged_at}
+        state = {"sums": sums, "count": self._count, "logged_at": self.logged_at}
+        if self._last is not None:
+            state["last"] = dataclasses.asdict(self._last)
+        return state
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self._names = list(state["sums"])
         self._sums = [value.to(device) for value in state["sums"].values()]
         self._count, self.logged_at = state["count"], state["logged_at"]
+        self._last = Measures(**state["last"]) if "last" in state else None
 
 
 def cut_back(metrics: Path, step: int) -> None:

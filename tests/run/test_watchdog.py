@@ -1,0 +1,130 @@
+"""Each rule by a real cause, and a healthy run on which all are silent."""
+
+import math
+
+import pytest
+import torch
+from conftest import TINY, settings
+from torch import nn
+
+from began_cli.run import checkpoint
+from began_cli.run.watchdog import Watchdog, finite
+
+FROZEN = ("loss=gan", "model=began", "optimizer.lr_g=1e-12", "model.init=normal")
+CALM = {"loss_d": 0.5, "diversity": 0.9, "k_t": 0.3, "convergence": 1.0}
+
+
+def speaks(watchdog, *, times=1, weights_finite=True, **values):
+    said = [watchdog.look(CALM | values, weights_finite) for _ in range(times)]
+    return [[alarm.rule for alarm in alarms] for alarms in said]
+
+
+def test_rules_speak_once_after_their_patience():
+    dog = Watchdog(settings("train", "loss=gan", "watch.patience=3", "watch.diversity=0.25"))
+    low = {"diversity": 0.1, "convergence": math.pi}
+    del CALM["convergence"]
+    try:
+        low.pop("convergence")
+        assert speaks(dog, times=5, **low) == [[], [], ["collapse"], [], []]
+        assert speaks(dog) == [[]]
+        assert speaks(dog, times=3, **low)[-1] == ["collapse"]  # it passed, and came again
+        assert speaks(dog, times=3, loss_d=1.386) == [[], [], ["blind"]]
+        assert speaks(dog, loss_g=math.nan) == [["not finite"]]
+        assert speaks(dog, weights_finite=False) == [[]]  # still the same trouble
+    finally:
+        CALM["convergence"] = 1.0
+
+
+def test_a_floor_that_was_chosen_may_be_rested_on():
+    dog = Watchdog(settings("train", "loss=began_relative", "watch.patience=2"))
+    said = [dog.look(CALM | {"k_t": 0.35, "convergence": 1.0 + i}, True) for i in range(5)]
+    assert said == [[]] * 5
+
+
+def test_finite_sees_one_bad_weight():
+    a, b = nn.Linear(3, 3), nn.Linear(3, 3)
+    assert finite([a, b])
+    b.bias.data[1] = math.inf
+    assert not finite([a, b])
+
+
+def train(began, digits, tmp_path, *more, steps=60):
+    line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path}/r", *TINY, "log_every=2"]
+    return began("train", *line, f"steps={steps}", "watch.patience=3", *more)
+
+
+def test_rate_too_high(began, digits, tmp_path):
+    code, out, _ = train(began, digits, tmp_path, "loss=bgan", "optimizer.lr=1e20", "model=began")
+    assert code == 0
+    text = " ".join(out.split())
+    assert "not finite; lower optimizer.lr=1e+20" in text
+    assert "not saved" in text
+
+
+def test_k_t_pinned_below_by_gamma_0(began, digits, tmp_path):
+    code, out, _ = train(began, digits, tmp_path, "loss=began", "loss.gamma=0")
+    assert code == 0
+    assert "raise loss.gamma=0" in " ".join(out.split())
+
+
+def test_k_t_pinned_above_by_lambda_k(began, digits, tmp_path):
+    more = ("loss=began", "loss.lambda_k=1", "loss.gamma=1000")
+    code, out, _ = train(began, digits, tmp_path, *more)
+    assert code == 0
+    assert "lower loss.gamma=1000 or loss.lambda_k=1" in " ".join(out.split())
+
+
+def test_m_global_at_rest(began, digits, tmp_path):
+    more = ("loss=began", "optimizer.lr=1e-12", "batch_size=200", "loss.lambda_k=0")
+    code, out, _ = train(began, digits, tmp_path, *more, steps=12)
+    assert code == 0
+    assert "M_global has rested" in " ".join(out.split())
+
+
+def test_collapse(began, digits, tmp_path):
+    """A generator that hardly learns shows the grey of its first weights again and again."""
+    more = (*FROZEN, "watch.diversity=0.25")
+    code, out, _ = train(began, digits, tmp_path, *more)
+    assert code == 0
+    assert "the generator has collapsed" in " ".join(out.split())
+
+
+def test_blind_critic(began, digits, tmp_path):
+    more = ("loss=gan", "model=mlp", "model.init=normal", "optimizer.lr=1e-12")
+    code, out, _ = train(began, digits, tmp_path, *more)
+    assert code == 0
+    assert "no longer tells real from fake" in " ".join(out.split())
+
+
+def test_a_healthy_run_is_left_alone(began, tmp_path):
+    line = ["dataset=ring", f"hydra.run.dir={tmp_path}/r", "loss=gan", "steps=1500"]
+    code, out, _ = began("train", *line, "log_every=100", "model.width=32", "watch.patience=3")
+    assert code == 0
+    assert "watchdog" not in out
+
+
+def test_stop(began, digits, tmp_path):
+    more = (*FROZEN, "watchdog=stop")
+    code, _, err = train(began, digits, tmp_path, *more)
+    assert code == 2
+    assert "stopped by the watchdog at step 6: " in err.splitlines()[-1]
+    assert checkpoint.read(f"{tmp_path}/r")[1]["step"] == 6
+
+
+def test_roll_back_to_the_last_checkpoint_with_half_the_rates(began, digits, tmp_path):
+    more = (*FROZEN, "watchdog=rollback")
+    more += ("checkpoint_every=2", "watch.rollbacks=2")
+    code, out, err = train(began, digits, tmp_path, *more)
+    assert code == 2
+    assert "rolled back from step 6 to 4 with half the learning rates (1 of 2)" in out
+    assert "after 2 roll-backs" in err.splitlines()[-1]
+    saved = checkpoint.read(f"{tmp_path}/r")[1]
+    assert saved["rollbacks"] == 2
+    assert saved["optimizer_g"]["param_groups"][0]["lr"] == pytest.approx(0.25e-12)
+    assert saved["optimizer_d"]["param_groups"][0]["lr"] == pytest.approx(0.25 * 2e-4)
+    assert all(torch.isfinite(weight).all() for weight in saved["generator"].values())
+    steps = [
+        line.split('"step": ')[1].split(",")[0]
+        for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(set(steps), key=int)
