@@ -116,6 +116,20 @@ def test_a_loss_brings_its_network_and_optimizer_and_the_user_wins(began):
     assert "name: began" in out
 
 
+def test_a_recipe_is_whole_settings_and_the_user_wins(began):
+    line = ("train", "recipe=faces128", "dataset.root=x", "--cfg", "job")
+    out = began(*line)[1]
+    for expected in (
+        "name: began",
+        "name: folder",
+        "image_size: 128",
+        "skips: true",
+        "steps: 450000",
+    ):
+        assert expected in out
+    assert "steps: 7\n" in began(*line, "steps=7")[1]
+
+
 def test_paths_with_any_letters(began, tiny_run, tmp_path):
     odd = tmp_path / "a=b, c's {x}"
     tiny_run.rename(odd)
