@@ -454,6 +454,13 @@ def test_work_of_the_other_steps():
     one_d, one_g = flops(lambda: update.discriminator(x)), flops(lambda: update.generator(z))
     assert flops(lambda: update.critic_step(x, z)) == 6 * one_d + one_g - 2 * first_d
 
+    update = make("wgan_gp", "began", dtype=torch.float32)  # 6D + 3G and the penalty, by itself
+    critic = update.discriminator
+    alone = flops(lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d))
+    assert 5 * one_d < alone < 7 * one_d
+    step = flops(lambda: update.joint_step(x, z))
+    assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
+
     update = make("bgan_discrete", "began", "loss.samples=5", dtype=torch.float32)
     step = flops(lambda: update.discrete_step(update.loss, x, z))
     assert step == 18 * one_d + 3 * one_g - 6 * first_d - first_g
