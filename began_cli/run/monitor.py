@@ -39,7 +39,7 @@ class Monitor:
         self._count = 0
         self._last: Measures | None = None
         self._speed = math.nan
-        self.start(0, 0)
+        self.step = self._first_step = 0
         self._shown = ""
         self._log = (run / "train.log").open("a", encoding="utf-8")
         self._open()
@@ -47,11 +47,9 @@ class Monitor:
             for summary in hparams(settings, {"train/loss_d": 0.0, "train/convergence": 0.0}):
                 assert self.board.file_writer is not None
                 self.board.file_writer.add_summary(summary)
-        self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
+        self._live = Live(self, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> "Monitor":
-        if self.console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -97,6 +95,8 @@ class Monitor:
         self.step = self._first_step = step
         self._clock = self._first_clock = time.perf_counter()
         self._clock_images = images
+        if self.console.is_terminal:
+            self._live.start()  # once: it is not started again while it lives
 
     def add(self, measures: Measures, step: int) -> None:
         """Takes in a step's measures, without waiting for the device."""
