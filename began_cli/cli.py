@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import os
 import re
 import sys
@@ -17,11 +18,23 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 def main() -> None:
     """The `began` command: exits with 0, or with 2 and one line on stderr for a user's mistake."""
-    argv = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without our letters is no error
+    try:
+        _dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _fail("began", "interrupted", code=130)
+    except BrokenPipeError:  # `began --help | head`: whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _dispatch(argv: list[str]) -> None:
     commands = [path.stem for path in sorted(CONF.glob("*.yaml"), key=_order)]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help(commands))
-    elif argv[0] in ("-V", "--version"):
+    elif "--version" in argv or argv[0] == "-V":
         print(f"began {__version__}")
     elif argv[0] == "-sc":
         _complete(argv, commands)
@@ -85,7 +98,10 @@ def _run(command: str, line: list[str]) -> None:
     parser = get_args_parser()
     parser.error = lambda message: _fail(who, message)
     args = parser.parse_intermixed_args(line)
-    overrides = [_tame(word) for word in args.overrides]
+    overrides = [_tame(word, args.multirun) for word in args.overrides]
+    if args.multirun and any(word.startswith("out=") for word in overrides):
+        _fail(who, "out: names the folder of one run; with -m use hydra.sweep.dir=…")
+    kept = _standing_folders(overrides)
     sys.argv = [who, *(word for word in line if word not in args.overrides), *overrides]
 
     failures: list[str] = []
@@ -111,17 +127,15 @@ def _run(command: str, line: list[str]) -> None:
             crashed = True  # a bug of ours: the whole traceback
             raise
         finally:
-            _discard_empty(Path(hydra.runtime.output_dir))
+            _discard_empty(Path(hydra.runtime.output_dir), kept)
 
     settings.register()
     try:
         if args.multirun:
             _check_sweep(command, overrides)
         _hydra(command, task)
-    except KeyboardInterrupt:
-        _fail(who, "interrupted", code=130)
     except Exception as error:
-        if crashed:
+        if crashed or isinstance(error, BrokenPipeError):
             raise
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             _fail(who, f"cannot write to {error.filename}: {error.strerror}")
@@ -163,35 +177,55 @@ def _fail(who: str, message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _tame(override: str) -> str:
-    """Quotes the path of an existing file for Hydra's grammar, and writes 1e3 as 1000."""
+PATHS = {"ckpt", "resume", "out", "dataset.root", "hydra.run.dir", "hydra.sweep.dir"}
+
+
+def _tame(override: str, multirun: bool) -> str:
+    """Quotes paths for Hydra's grammar, and writes 1e3 as 1000.
+
+    A path is taken as it is typed, whatever letters are in it: only what is quoted already, a list,
+    an interpolation, null, auto, or a sweep's choices are Hydra's to read.
+    """
     key, equals, value = override.partition("=")
-    if re.search(r"[^\w./-]", value) and value[0] not in "'\"[{" and _exists(value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    parts = [
-        str(int(float(part)))
-        if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", part) and float(part).is_integer()
-        else part
-        for part in value.split(",")
-    ]
+    if key.lstrip("+") in PATHS:
+        if value in ("null", "auto") or value[:1] in tuple("'\"[{$"):
+            return override
+        whole = not multirun or Path(value).expanduser().exists()
+        return key + equals + ",".join(map(_quoted, [value] if whole else value.split(",")))
+    parts = [str(int(float(part))) if _whole(part) else part for part in value.split(",")]
     return f"{key}{equals}{','.join(parts)}"
 
 
-def _exists(value: str) -> bool:
-    path = Path(value).expanduser()
-    return path.exists() or (path.name == "best" and path.parent.exists())
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _whole(number: str) -> bool:
+    """Whether it is a whole number written with an exponent."""
+    match = re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", number)
+    return match is not None and float(number).is_integer()
 
 
 def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
-def _discard_empty(folder: Path) -> None:
+def _standing_folders(overrides: list[str]) -> set[Path]:
+    """The folders that a run could be put into and that are there already: they are not ours."""
+    named = [Path("outputs/sweep")]
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key in PATHS:
+            named.append(Path(value.strip("'")))
+    every = [path.absolute() for path in named]
+    return {folder for path in every for folder in (path, *path.parents) if folder.exists()}
+
+
+def _discard_empty(folder: Path, kept: set[Path]) -> None:
     """Removes the run folder that Hydra made if nothing came of it, and its empty parents."""
-    here = Path.cwd()
     for path in (folder, *folder.parents):
-        if path == here or path in here.parents:
+        if path in kept:
             return
         try:
             path.rmdir()
@@ -227,7 +261,12 @@ def _worded(error: BaseException) -> str:
     cause = error if isinstance(error, oc.OmegaConfBaseException) else error.__cause__
     if isinstance(cause, oc.ConfigKeyError | oc.ConfigAttributeError) and cause.full_key:
         return _no_setting(cause)
-    first = str(cause or error).strip().splitlines()[0]
+    first = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
+    match = re.match(r"Ambiguous value for argument '(.*?)=", str(error))
+    if match:
+        return (
+            f"{match[1]}: several values: add -m for a sweep, or write {match[1]}=[a,b] for a list"
+        )
     if isinstance(cause, oc.MissingMandatoryValue):
         return f"{cause.full_key} is missing: give it as {cause.full_key}=…"
     if isinstance(cause, oc.ValidationError) and cause.full_key:

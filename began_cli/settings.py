@@ -18,6 +18,9 @@ from began_cli import config
 from began_cli.errors import UserError
 
 OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+OmegaConf.register_new_resolver(
+    "file_name", lambda text: re.sub(r"[/\\]+", "-", text), replace=True
+)
 
 
 def register() -> None:
@@ -37,11 +40,13 @@ def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
     that `+name=…` slipped past the schema) and wrong types.
     """
     plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
-    assert isinstance(plain, dict)
+    if not isinstance(plain, dict):
+        raise UserError("the settings are not a table of names and values")
     schema = OmegaConf.structured(config.COMMANDS[command])
     if command == "train":
         for group, table in config.GROUPS.items():
-            name = plain.get(group, {}).get("name")
+            chosen = plain.get(group)
+            name = chosen.get("name") if isinstance(chosen, dict) else chosen
             if name not in table:
                 raise UserError(f"{group}.name={name}: wants one of {', '.join(table)}")
             schema[group] = OmegaConf.structured(table[name])
@@ -102,6 +107,8 @@ def check_dataset(c: config.DatasetConfig) -> None:
     at_least("dataset.width", c.width, 1)
     if c.device != "auto":
         check_device("dataset.device", c.device)
+    if isinstance(c, config.FileDatasetConfig):
+        require(c.root != "", "dataset.root", c.root, "a folder")
     if isinstance(c, config.RingDatasetConfig):
         require(c.image_size == 1, "dataset.image_size", c.image_size, "1: a point is one pixel")
         require(c.channels == 2, "dataset.channels", c.channels, "2: a point is x and y")
@@ -123,7 +130,7 @@ def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
     at_least("model.latent_dim", c.latent_dim, 1)
     at_least("model.code_dim", c.code_dim, 1)
     one_of("model.init", c.init, "orthogonal", "normal", "torch")
-    require(c.gain > 0, "model.gain", c.gain, "a number above 0")
+    require(0 < c.gain < math.inf, "model.gain", c.gain, "a number above 0")
     if isinstance(c, config.MlpModelConfig):
         at_least("model.layers", c.layers, 1)
         within("model.dropout", c.dropout, 0.0, 1.0, "[)")
@@ -223,7 +230,7 @@ def check_interpolate(c: config.InterpolateConfig) -> None:
     at_least("steps", c.steps, 2)
     one_of("mode", c.mode, "lerp", "slerp")
     one_of("format", c.format, "png", "gif")
-    require(0 < c.fps <= 50, "fps", c.fps, "above 0 and at most 50 frames a second")
+    require(1 <= c.fps <= 50, "fps", c.fps, "1 to 50 frames a second")
     check_device("device", c.device)
     seeds = seed_list(c.seeds)
     if seeds is not None and len(seeds) != 2 * c.rows:
@@ -257,7 +264,7 @@ def within(setting: str, value: float, low: float, high: float, ends: str) -> No
 
 def check_device(setting: str, value: str) -> None:
     require(
-        re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None,
+        re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value) is not None,
         setting,
         value,
         "auto, cpu, mps, cuda or cuda:N",

@@ -9,6 +9,7 @@ import pytest
 from conftest import TINY
 
 from began_cli import __version__, cli
+from began_cli.data.sources import _download as REAL_DOWNLOAD
 
 
 @pytest.mark.parametrize("line", [(), ("--help",), ("-h",)])
@@ -72,6 +73,14 @@ BAD = {
     "sample format=jpg": "format=jpg: wants one of",
     "sample 'ckpt=a b'": "ckpt=a b",
     "interpolate steps=1": "steps=1: wants a whole number, 2 or more",
+    "train dataset.root=2024_01 dataset=folder": "dataset.root=2024_01: no such folder",
+    "train dataset=folder 'dataset.root=photos (2)'": "dataset.root=photos (2): no such folder",
+    "train dataset=folder dataset.root=": "dataset.root=: wants a folder",
+    "train loss=began,bgan": "loss: several values: add -m",
+    "train -m out=a,b": "use hydra.sweep.dir",
+    "train device=cuda:99999999999": "device=cuda:99999999999: wants",
+    "train loss=began loss.gamma=inf": "loss.gamma=inf: wants",
+    "interpolate fps=0.001": "fps=0.001: wants 1 to 50",
     "interpolate mode=bezier": "mode=bezier: wants one of lerp, slerp",
     "interpolate rows=2 seeds=0-2": "rows=2 wants 4 seeds",
 }
@@ -87,6 +96,43 @@ def test_bad_input_is_one_line_exit_2_and_writes_nothing(began, tmp_path, line):
     assert BAD[line] in err
     assert err.startswith(f"began {line.split()[0]}: " if line != "trian" else "began: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_there_stay(began, tmp_path, monkeypatch):
+    for name in ("data", "outputs", "mine"):
+        (tmp_path / name).mkdir()
+    assert began("train", "dataset.fallback=false")[0] == 2
+    assert began("train", "dataset=folder", "dataset.root=no", "hydra.run.dir=mine/run")[0] == 2
+    assert began("train", "dataset=folder", "dataset.root=no", "hydra.run.dir=mine")[0] == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "mine", "outputs"]
+
+
+def test_a_failed_download_leaves_no_folders(tmp_path, monkeypatch):
+    from began_cli.data import sources
+
+    def refuse(root, download):
+        (tmp_path / "a" / "b" / "MNIST" / "raw").mkdir(parents=True)
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", refuse)
+    with pytest.raises(sources._NotThereError, match="no network"):
+        REAL_DOWNLOAD("MNIST", tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(digits, tmp_path):
+    line = f"steps=30 log_every=1 dataset.root={digits} hydra.run.dir={tmp_path}/r {' '.join(TINY)}"
+    for ending in ("| head -2", "> /dev/full"):
+        command = f"{sys.executable} -m began_cli train {line} {ending}"
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert list((tmp_path / "r" / "checkpoints").glob("step-00000030.pt"))
+        (tmp_path / "r").rename(tmp_path / f"done-{len(ending)}")
+    command = f"{sys.executable} -m began_cli --help | true"
+    assert subprocess.run(["bash", "-c", command], capture_output=True).stderr == b""
 
 
 def test_a_bug_is_a_traceback_and_not_a_user_error(began, monkeypatch, digits):

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from began_cli import images
-from began_cli.commands.sample import generate, output_folder
+from began_cli.commands.sample import generate, output_folder, writing
 from began_cli.config import InterpolateConfig
 from began_cli.gan import latents
 from began_cli.run import checkpoint
@@ -17,7 +17,8 @@ def main(cfg: InterpolateConfig) -> None:
     """Writes one strip a row and a sheet of all, or one animation of all rows."""
     device = pick_device(cfg.device)
     path, state, complaints = checkpoint.read(cfg.ckpt)
-    generator, trained = checkpoint.generator_of(state, device)
+    with checkpoint.fits(path):
+        generator, trained = checkpoint.generator_of(state, device)
     for line in complaints:
         print(f"warning: {line}", file=sys.stderr)
     out = output_folder(cfg.out, path, f"interpolated-{path.stem}")
@@ -27,17 +28,18 @@ def main(cfg: InterpolateConfig) -> None:
     made = torch.cat(list(generate(generator, walk.flatten(0, 1))))
     frames = made.unflatten(0, (cfg.steps, cfg.rows))
 
-    if cfg.format == "gif":
-        said = out / f"{cfg.mode}.gif"
-        columns = images.columns_for(cfg.rows)
-        there = [images.grid(frame, columns) for frame in frames]
-        images.save_gif(there + there[-2:0:-1], said, cfg.fps)  # to and fro
-    else:
-        for row in range(cfg.rows):
-            strip = images.grid(frames[:, row], cfg.steps)
-            images.save_png(strip, out / f"{cfg.mode}-row-{row:02d}.png")
-        said = out / f"{cfg.mode}.png"
-        images.save_png(images.grid(frames.transpose(0, 1).flatten(0, 1), cfg.steps), said)
+    with writing(out):
+        if cfg.format == "gif":
+            said = out / f"{cfg.mode}.gif"
+            columns = images.columns_for(cfg.rows)
+            there = [images.grid(frame, columns) for frame in frames]
+            images.save_gif(there + there[-2:0:-1], said, cfg.fps)  # to and fro
+        else:
+            for row in range(cfg.rows):
+                strip = images.grid(frames[:, row], cfg.steps)
+                images.save_png(strip, out / f"{cfg.mode}-row-{row:02d}.png")
+            said = out / f"{cfg.mode}.png"
+            images.save_png(images.grid(frames.transpose(0, 1).flatten(0, 1), cfg.steps), said)
     Console(highlight=False).print(
         f"{cfg.rows} paths of {cfg.steps} images of {path}: {said}", markup=False, soft_wrap=True
     )

@@ -1,7 +1,9 @@
 """`began sample`: images of a trained generator."""
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,8 @@ def main(cfg: SampleConfig) -> None:
     """Writes the images of `cfg.seeds`, as `cfg.format` says."""
     device = pick_device(cfg.device)
     path, state, complaints = checkpoint.read(cfg.ckpt)
-    generator, trained = checkpoint.generator_of(state, device)
+    with checkpoint.fits(path):
+        generator, trained = checkpoint.generator_of(state, device)
     for line in complaints:
         print(f"warning: {line}", file=sys.stderr)
     out = output_folder(cfg.out, path, f"sampled-{path.stem}")
@@ -31,25 +34,26 @@ def main(cfg: SampleConfig) -> None:
     rows = latents.from_seeds(cfg.seeds, trained.model.latent_dim)
     if trained.dataset.channels == 2:
         raise UserError(f"ckpt={path}: makes points of the plane; its run folder shows them")
-    match cfg.format:
-        case "png":
-            width = len(str(max(cfg.seeds)))
-            names = [f"seed-{seed:0{max(5, width)}d}.png" for seed in cfg.seeds]
-            for start, chunk in zip(
-                range(0, len(rows), CHUNK), generate(generator, rows), strict=True
-            ):
-                images.save_pngs(chunk, [out / name for name in names[start : start + CHUNK]])
-            said = f"{out}/{names[0]} … {names[-1]}" if len(names) > 1 else f"{out}/{names[0]}"
-        case "npz":
-            made = torch.cat(list(generate(generator, rows)))
-            said = str(out / f"{name}.npz")
-            np.savez_compressed(
-                said, images=images.to_nhwc(made), seeds=np.asarray(cfg.seeds, dtype=np.int64)
-            )
-        case _:
-            made = torch.cat(list(generate(generator, rows)))
-            said = str(out / f"{name}.png")
-            images.save_png(images.grid(made, images.columns_for(len(made))), Path(said))
+    with writing(out):
+        match cfg.format:
+            case "png":
+                width = len(str(max(cfg.seeds)))
+                names = [f"seed-{seed:0{max(5, width)}d}.png" for seed in cfg.seeds]
+                for start, chunk in zip(
+                    range(0, len(rows), CHUNK), generate(generator, rows), strict=True
+                ):
+                    images.save_pngs(chunk, [out / name for name in names[start : start + CHUNK]])
+                said = f"{out}/{names[0]} … {names[-1]}" if len(names) > 1 else f"{out}/{names[0]}"
+            case "npz":
+                made = torch.cat(list(generate(generator, rows)))
+                said = str(out / f"{name}.npz")
+                np.savez_compressed(
+                    said, images=images.to_nhwc(made), seeds=np.asarray(cfg.seeds, dtype=np.int64)
+                )
+            case _:
+                made = torch.cat(list(generate(generator, rows)))
+                said = str(out / f"{name}.png")
+                images.save_png(images.grid(made, images.columns_for(len(made))), Path(said))
     Console(highlight=False).print(
         f"{len(rows):,} images of {path}: {said}", markup=False, soft_wrap=True
     )
@@ -85,6 +89,23 @@ def output_folder(out: str | None, ckpt: Path, default: str) -> Path:
     return folder
 
 
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """What cannot be written there is a matter of `out`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"out={out}: cannot write {error.filename or 'there'} ({error.strerror})"
+        ) from None
+
+
 def seeds_name(seeds: Sequence[int]) -> str:
     """A file's name for a set of seeds."""
-    return f"seeds-{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else f"seed-{seeds[0]}"
+    if len(seeds) == 1:
+        return f"seed-{seeds[0]}"
+    if list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds-{seeds[0]}-{seeds[-1]}"
+    listed = "-".join(map(str, seeds))
+    short = hashlib.sha256(listed.encode()).hexdigest()[:8]
+    return f"seeds-{listed}" if len(listed) <= 40 else f"{len(seeds)}-seeds-{short}"

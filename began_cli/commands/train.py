@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from began_cli import __version__, images, settings
+from began_cli import __version__, config, images, settings
 from began_cli.config import TrainConfig
 from began_cli.data import sources
 from began_cli.data.batches import Batches, hash_seed
@@ -18,7 +18,7 @@ from began_cli.gan import latents
 from began_cli.gan.build import build, settle_margin
 from began_cli.gan.update import Update
 from began_cli.run import checkpoint, resume, schedule, watchdog
-from began_cli.run.device import pick_device, pick_precision, place_images
+from began_cli.run.device import enough_memory, pick_device, pick_precision, place_images
 from began_cli.run.lock import only_process
 from began_cli.run.monitor import Monitor
 from began_cli.run.signals import RESUME_ME, StopRequest
@@ -37,6 +37,8 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
     run = Path(cfg.out)
     device = pick_device(cfg.device)
     source = sources.load(cfg.dataset)
+    if isinstance(cfg.dataset, config.FileDatasetConfig):  # so that it can go on from elsewhere
+        cfg.dataset.root = str(Path(cfg.dataset.root).expanduser().absolute())
     if saved is not None and saved["data"]["sha256"] != source.sha256:
         was, now = saved["data"], source.card()
         raise UserError(
@@ -45,7 +47,8 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         )
     try:
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").touch()
+        for name in ("config.yaml", "train.log", "metrics.jsonl", ".lock"):
+            (run / name).open("a").close()
     except OSError as error:
         raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
 
@@ -56,20 +59,22 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         margin = settle_margin(cfg, alone, device)
         seed_everything(cfg.seed)  # the first weights are those of any other margin
         (run / "config.yaml").write_text(settings.to_yaml(cfg), encoding="utf-8")
-        logged_at = saved["monitor"]["logged_at"] if saved else 0
+        logged_at = saved["monitor"].get("logged_at", 0) if saved else 0
         with Monitor(run, cfg.steps, resume.flat(settings.plain(cfg)), logged_at) as monitor:
-            training = Training(cfg, run, source, device, monitor)
+            with enough_memory(cfg.batch_size, cfg.model.width):
+                training = Training(cfg, run, source, device, monitor)
             for text in (*complaints, source.warning):
                 if text:
                     monitor.warn(text)
             if saved is not None:
-                training.load(saved)
+                with checkpoint.fits(Path(cfg.resume or run), "resume"):
+                    training.load(saved)
                 monitor.say(f"going on from step {training.update.step:,} of {run}")
             for line in training.introduction():
                 monitor.say(line)
             if margin is not None:
                 monitor.say(f"loss.margin={margin:g}: the energy of an autoencoder trained alone")
-            with StopRequest() as stop:
+            with StopRequest() as stop, enough_memory(cfg.batch_size, cfg.model.width):
                 training.loop(stop)
             if stop.name is not None:
                 monitor.say(f"stopped by {stop.name} at step {training.update.step:,}; go on with")
@@ -95,8 +100,20 @@ def choose_run(
             )
         return cfg, None, []
     path, saved, complaints = checkpoint.read(source, "resume")
+    out = cfg.out
     cfg = resume.resumed(cfg, typed, saved["config"])
+    if cfg.steps < saved["step"]:
+        raise UserError(f"steps={cfg.steps}: the run of {path} is at step {saved['step']} already")
+    if path.parent.name != "checkpoints":  # a loose file: the run goes on in a folder of its own
+        if checkpoint.all_of(Path(out)):
+            raise UserError(f"out={out}: holds a checkpoint already")
+        cfg.out = out
+        return cfg, saved, complaints
     cfg.out = str(path.resolve().parent.parent)
+    for newer in checkpoint.all_of(Path(cfg.out)):
+        if checkpoint.step_of(newer) > saved["step"]:
+            newer.rename(newer.with_suffix(".superseded"))
+            complaints.append(f"{newer} is of a later step, and set aside as .superseded")
     return cfg, saved, complaints
 
 
@@ -126,7 +143,7 @@ class Training:
         shown = SHOWN_POINTS if self.points else SHOWN
         self.reals = source.images[torch.linspace(0, len(source.images) - 1, shown).long()]
         self.fixed = latents.from_seeds(range(shown), cfg.model.latent_dim).to(device)
-        self.data_spread = spread(images.to_float(self.reals))
+        self.data_spread = spread(images.to_float(self.reals)).clamp(min=1e-6)
         self.images_a_step = cfg.batch_size * self.update.loss.n_critic
 
     def loop(self, stop: StopRequest) -> None:

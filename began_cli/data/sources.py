@@ -111,6 +111,8 @@ def _download(folder: str, root: Path) -> None:
     """Downloads a torchvision data set into `root`; raises _NotThereError with the reason."""
     from torchvision import datasets
 
+    made = [path for path in (root / folder / "raw", *(root / folder / "raw").absolute().parents)]
+    made = [path for path in made if not path.exists()]
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
@@ -120,9 +122,9 @@ def _download(folder: str, root: Path) -> None:
         raise _NotThereError(reason[-1]) from None
     finally:
         socket.setdefaulttimeout(timeout)
-        for empty in (root / folder / "raw", root / folder, root):
-            if empty.is_dir() and not any(empty.iterdir()):
-                empty.rmdir()
+        for path in made:  # deepest first; what was there before stays
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def _read_idx(path: Path) -> Tensor:
@@ -134,6 +136,8 @@ def _read_idx(path: Path) -> Tensor:
         magic, n, height, width = struct.unpack(">4i", data[:16])
         if magic != 2051 or len(data) != 16 + n * height * width:
             raise ValueError
+        if n == 0 or height != width or not 0 < width <= 1024:
+            raise ValueError(f"{n} images of {width}x{height}")
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         detail = f" ({error})" if str(error) else ""
         raise UserError(f"dataset.root: {path} is not a whole idx file of images{detail}") from None

@@ -4,7 +4,10 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,19 @@ from began_cli.errors import UserError
 from began_cli.gan import networks
 
 FORMAT = 1
+WHOLE = {
+    *("format", "config", "began", "data", "step", "generator", "ema", "discriminator", "loss"),
+    *(
+        "optimizer_g",
+        "optimizer_d",
+        "schedule",
+        "batches",
+        "latents",
+        "monitor",
+        "rollbacks",
+        "rng",
+    ),
+}
 NAME = re.compile(r"step-(\d{8,})\.pt")
 
 
@@ -57,7 +73,7 @@ def keep_newest(run: Path, n: int) -> None:
 def all_of(run: Path) -> list[Path]:
     """The checkpoints of a run folder, oldest first."""
     found = [path for path in (run / "checkpoints").glob("step-*.pt") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")))
+    return sorted(found, key=step_of)
 
 
 def runs(root: Path) -> list[Path]:
@@ -65,6 +81,11 @@ def runs(root: Path) -> list[Path]:
     found = [path for path in root.rglob("step-*.pt") if NAME.fullmatch(path.name)]
     found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     return list(dict.fromkeys(path.parent.parent for path in found))
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def sweep(run: Path) -> None:
@@ -123,21 +144,40 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
             damaged = archive.testzip()  # torch.load itself checks no sums
         if damaged:
             raise UserError(f"{setting}={path}: the file is damaged (in {damaged})")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except zipfile.BadZipFile:
         raise UserError(f"{setting}={path}: not a checkpoint, or cut short") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
         raise UserError(f"{setting}={path}: not a checkpoint of began") from None
     except OSError as error:
         raise UserError(f"{setting}={path}: cannot be read ({error.strerror})") from None
-    if not isinstance(state, dict) or not {"format", "config", "step"} <= state.keys():
+    if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{setting}={path}: not a checkpoint of began")
-    if state["format"] != FORMAT:
+    version = state["format"]
+    if not isinstance(version, int) or version != FORMAT:
         raise UserError(
-            f"{setting}={path}: format {state['format']}, and this began reads format {FORMAT}; "
+            f"{setting}={path}: format {version}, and this began reads format {FORMAT}; "
             "use the version of began that wrote it"
         )
+    tables = [name for name in ("config", "data", "monitor") if isinstance(state.get(name), dict)]
+    if missing := sorted(WHOLE - state.keys()) or ([] if len(tables) == 3 else ["settings"]):
+        raise UserError(f"{setting}={path}: not a whole checkpoint: {', '.join(missing)} missing")
     return state
+
+
+MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)
+
+
+@contextmanager
+def fits(path: Path, setting: str = "ckpt") -> Iterator[None]:
+    """Within its block what is in a checkpoint is put to use; what does not fit is a UserError."""
+    try:
+        yield
+    except MISFITS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{setting}={path}: its contents do not fit together ({reason})") from None
 
 
 def generator_of(

@@ -1,5 +1,8 @@
 """Which device, which precision, and where the images are held."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -44,3 +47,18 @@ def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
             return images.to(device) if images.nbytes < free / 3 else images
         return images
     return images.to(pick_device(where))
+
+
+@contextmanager
+def enough_memory(batch_size: int, width: int) -> Iterator[None]:
+    """Running out of memory is a matter of settings, on any device."""
+    try:
+        yield
+    except RuntimeError as error:
+        full = "can't allocate memory" in str(error) or "invalid buffer size" in str(error).lower()
+        if not full and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"batch_size={batch_size}, model.width={width}: not enough memory for "
+            "these networks and batches; lower one of them"
+        ) from None

@@ -6,6 +6,8 @@ Between two logs nothing is read from the device: measures are summed there, and
 import dataclasses
 import json
 import math
+import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,20 @@ STATES = ("k_t", "log_z")  # the value now is of interest, not a mean
 SHOWN = ("loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "convergence", "diversity")
 
 
+class _Console(Console):
+    """A terminal that nobody reads any more (`began train | head`) does not end the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def print(self, *words: Any, **how: Any) -> None:
+        try:
+            super().print(*words, **how)
+        except OSError:  # such as a full disk behind `>`
+            self.on_broken_pipe()
+
+
 class Monitor:
     """Means over the steps between two logs, told to every reader. Use as a context manager."""
 
@@ -33,7 +49,7 @@ class Monitor:
         """`resumed_at`: the step of the last log that a resumed run had written, else 0."""
         self.run, self.steps = run, steps
         self.logged_at = resumed_at
-        self.console = Console(highlight=False)
+        self.console = _Console(highlight=False)
         self._names: list[str] = []
         self._sums: list[Tensor] = []
         self._count = 0
@@ -124,7 +140,8 @@ class Monitor:
 
         line = {"step": step, "images": images}
         line |= {f"train/{name}": value for name, value in values.items()}
-        print(json.dumps(line), file=self._metrics, flush=True)
+        finite = {key: value if math.isfinite(value) else None for key, value in line.items()}
+        print(json.dumps(finite), file=self._metrics, flush=True)  # JSON has no NaN
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
         for name, each in (("loss_real", self._last.real), ("loss_fake", self._last.fake)):

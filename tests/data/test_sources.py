@@ -66,6 +66,13 @@ def test_damaged_idx_is_named(digits, damage, ending):
         load(f"dataset.root={digits}")
 
 
+@pytest.mark.parametrize("shape", [(0, 28, 28), (4, 2, 3)])
+def test_idx_of_no_use(tmp_path, shape):
+    write_idx(tmp_path / "d" / "train-images-idx3-ubyte", np.zeros(shape))
+    with pytest.raises(UserError, match="images of"):
+        load(f"dataset.root={tmp_path}/d")
+
+
 def test_cifar10_is_read(tmp_path, monkeypatch):
     import pickle
 

@@ -9,7 +9,15 @@ from began_cli.run import checkpoint
 
 
 def state(**more):
-    return {"config": {}, "step": 3, "weights": torch.arange(1000.0), **more}
+    parts = dict.fromkeys(checkpoint.WHOLE - {"format"}, 0)
+    return parts | {
+        "config": {},
+        "data": {},
+        "monitor": {},
+        "step": 3,
+        "weights": torch.arange(1000.0),
+        **more,
+    }
 
 
 def test_round_trip(tmp_path):
@@ -92,8 +100,11 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {"config": {}, "step": 1, "format": 99}])
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"step": 3}, {"format": 1, "step": 1}, {"config": {}, "step": 1, "format": 99}],
+)
 def test_files_that_are_not_ours(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(UserError, match=r"not a checkpoint of began|format 99"):
+    with pytest.raises(UserError, match=r"not a (whole )?checkpoint|format 99"):
         checkpoint.load(tmp_path / "x.pt")

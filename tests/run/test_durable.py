@@ -58,6 +58,78 @@ def test_all_damaged(began, tiny_run):
     assert "not a checkpoint" in err
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ema": None},
+        {"config": None},
+        {"config": {}},
+        {"format": torch.zeros(2)},
+        {"rng": 3},
+        {"monitor": {}},
+        {"generator": {}},
+    ],
+)
+def test_contents_that_do_not_fit(began, tiny_run, change):
+    path = checkpoint.all_of(tiny_run)[-1]
+    torch.save(checkpoint.load(path) | change, path)
+    code, _, err = began("train", f"resume={tiny_run}", "steps=5")
+    assert code == 2
+    assert err.count("\n") == 1
+    if {"ema", "config", "format"} & set(change):
+        code, _, err = began("sample", f"ckpt={path}")
+        assert code == 2
+        assert path.name in err
+
+
+def test_a_finished_run_is_left_as_it_is(began, digits, tmp_path):
+    run = tmp_path / "run"
+    assert began(*line(digits, run, "steps=7", "log_every=5"))[0] == 0
+    before = (run / "metrics.jsonl").read_text()
+    code, out, err = began("train", f"resume={run}")
+    assert code == 0, err
+    assert "done: 7 steps" in out
+
+    def told(text):
+        rows = [json.loads(row) for row in text.splitlines()]
+        return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+
+    assert told((run / "metrics.jsonl").read_text()) == told(before)
+    code, _, err = began("train", f"resume={run}", "steps=3")
+    assert code == 2
+    assert "is at step 7 already" in err
+
+
+def test_a_loose_checkpoint_goes_on_in_a_folder_of_its_own(began, tiny_run, tmp_path):
+    loose = tmp_path / "deep" / "loose.pt"
+    loose.parent.mkdir()
+    loose.write_bytes(checkpoint.all_of(tiny_run)[-1].read_bytes())
+    code, _out, err = began("train", f"resume={loose}", "steps=6", "out=new")
+    assert code == 0, err
+    assert checkpoint.read(str(tmp_path / "new"))[1]["step"] == 6
+    assert [path.name for path in loose.parent.iterdir()] == ["loose.pt"]
+
+
+def test_going_on_from_an_older_checkpoint_sets_the_newer_aside(began, digits, tmp_path):
+    run = tmp_path / "run"
+    assert began(*line(digits, run, "steps=6", "checkpoint_every=3"))[0] == 0
+    older = run / "checkpoints" / "step-00000003.pt"
+    code, out, _ = began("train", f"resume={older}", "steps=6", "checkpoint_every=1")
+    assert code == 0
+    assert "set aside" in out
+    assert (run / "checkpoints" / "step-00000006.superseded").exists()
+
+
+def test_a_run_goes_on_from_another_folder(began, tiny_run, tmp_path, monkeypatch):
+    images = tmp_path / "digits"
+    run = tmp_path / "relative"
+    assert began(*line(images.name, run, "steps=2"))[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = began("train", f"resume={run}", "steps=3")
+    assert code == 0, err
+
+
 def test_resume_auto(began, digits, tmp_path):
     """The run folder's own, else the newest of the same settings under outputs/, else none."""
     mine = line(digits, "outputs/x/1", "loss=gan", "resume=auto")
