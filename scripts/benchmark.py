@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("settings", nargs="*", help="as for `began train`")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     result = BENCHMARKS[args.what](args.rounds, args.settings)
     if args.json:
         print(json.dumps(result))
