@@ -6,6 +6,7 @@ A loss first turns the discriminator's output into one value an image, (N,), its
 E(v), or its logit f(v); everything else is a function of those values.
 """
 
+import math
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -218,7 +219,7 @@ class Bgan(ScoreLoss):
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         if not self.seek_log_z:
             return {}
-        estimate = torch.logsumexp(fake, 0) - torch.log(fake.new_tensor(float(len(fake))))
+        estimate = torch.logsumexp(fake, 0) - math.log(len(fake))
         self.log_z.lerp_(estimate.to(self.log_z.dtype), 1 - self.decay)
         return {"log_z": self.log_z.clone()}
 

@@ -189,7 +189,9 @@ class Monitor:
         self._names = list(state["sums"])
         self._sums = [value.to(device) for value in state["sums"].values()]
         self._count, self.logged_at = state["count"], state["logged_at"]
-        self._last = Measures(**state["last"]) if "last" in state else None
+        if last := state.get("last"):
+            scalars = {name: value.to(device) for name, value in last["scalars"].items()}
+            self._last = Measures(scalars, last["real"].to(device), last["fake"].to(device))
 
 
 def cut_back(metrics: Path, step: int) -> None:
