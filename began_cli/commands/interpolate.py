@@ -1,26 +1,17 @@
 """`began interpolate`: walks between latents of a trained generator."""
 
-import sys
-
 import torch
 from rich.console import Console
 
 from began_cli import images
-from began_cli.commands.sample import generate, output_folder, writing
+from began_cli.commands.sample import generate, output_folder, trained_generator, writing
 from began_cli.config import InterpolateConfig
 from began_cli.gan import latents
-from began_cli.run import checkpoint
-from began_cli.run.device import pick_device
 
 
 def main(cfg: InterpolateConfig) -> None:
     """Writes one strip a row and a sheet of all, or one animation of all rows."""
-    device = pick_device(cfg.device)
-    path, state, complaints = checkpoint.read(cfg.ckpt)
-    with checkpoint.fits(path):
-        generator, trained = checkpoint.generator_of(state, device)
-    for line in complaints:
-        print(f"warning: {line}", file=sys.stderr)
+    path, generator, trained = trained_generator(cfg.ckpt, cfg.device)
     out = output_folder(cfg.out, path, f"interpolated-{path.stem}")
     ends = latents.from_seeds(cfg.seeds, trained.model.latent_dim).view(cfg.rows, 2, -1)
     between = latents.slerp if cfg.mode == "slerp" else latents.lerp

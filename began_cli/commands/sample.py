@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from began_cli import images
-from began_cli.config import SampleConfig
+from began_cli.config import SampleConfig, TrainConfig
 from began_cli.errors import UserError
 from began_cli.gan import latents
 from began_cli.run import checkpoint
@@ -23,17 +23,10 @@ CHUNK = 64  # images at a time; always this many, so that no image depends on ho
 
 def main(cfg: SampleConfig) -> None:
     """Writes the images of `cfg.seeds`, as `cfg.format` says."""
-    device = pick_device(cfg.device)
-    path, state, complaints = checkpoint.read(cfg.ckpt)
-    with checkpoint.fits(path):
-        generator, trained = checkpoint.generator_of(state, device)
-    for line in complaints:
-        print(f"warning: {line}", file=sys.stderr)
+    path, generator, trained = trained_generator(cfg.ckpt, cfg.device)
     out = output_folder(cfg.out, path, f"sampled-{path.stem}")
     name = seeds_name(cfg.seeds)
     rows = latents.from_seeds(cfg.seeds, trained.model.latent_dim)
-    if trained.dataset.channels == 2:
-        raise UserError(f"ckpt={path}: makes points of the plane; its run folder shows them")
     with writing(out):
         match cfg.format:
             case "png":
@@ -57,6 +50,23 @@ def main(cfg: SampleConfig) -> None:
     Console(highlight=False).print(
         f"{len(rows):,} images of {path}: {said}", markup=False, soft_wrap=True
     )
+
+
+def trained_generator(ckpt: str | None, device: str) -> tuple[Path, nn.Module, TrainConfig]:
+    """The checkpoint that `ckpt` means, its generator of images, and the settings of its training.
+
+    Damaged checkpoints that were passed over are reported on stderr. Raises UserError if there is
+    none, or if it makes no images.
+    """
+    on = pick_device(device)
+    path, state, complaints = checkpoint.read(ckpt)
+    with checkpoint.fits(path):
+        generator, trained = checkpoint.generator_of(state, on)
+    for line in complaints:
+        print(f"warning: {line}", file=sys.stderr)
+    if trained.dataset.channels == 2:
+        raise UserError(f"ckpt={path}: makes points of the plane; its run folder shows them")
+    return path, generator, trained
 
 
 @torch.no_grad()

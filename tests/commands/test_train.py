@@ -207,9 +207,11 @@ def test_points_of_the_plane(began, tmp_path):
         assert picture.size == (512, 512)
         red = [pixel for pixel in picture.getdata() if pixel == (200, 30, 30)]
         assert red
-    code, _, err = began("sample", f"ckpt={tmp_path}/gan")
-    assert code == 2
-    assert "points of the plane" in err
+    for command in ("sample", "interpolate"):
+        code, _, err = began(command, f"ckpt={tmp_path}/gan", f"out={tmp_path}/o")
+        assert code == 2
+        assert "points of the plane" in err
+    assert not (tmp_path / "o").exists()
 
 
 def test_bf16_runs_the_same_code(began, digits, tmp_path):
