@@ -54,6 +54,8 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
 
     with only_process(run):
         checkpoint.sweep(run)
+        if saved is not None:
+            complaints += checkpoint.set_aside(run, saved["step"])
         seed_everything(cfg.seed)
         alone = Batches(source.images, cfg.batch_size, hash_seed(cfg.seed, 0), device)
         margin = settle_margin(cfg, alone, device)
@@ -110,10 +112,6 @@ def choose_run(
         cfg.out = out
         return cfg, saved, complaints
     cfg.out = str(path.resolve().parent.parent)
-    for newer in checkpoint.all_of(Path(cfg.out)):
-        if checkpoint.step_of(newer) > saved["step"]:
-            newer.rename(newer.with_suffix(".superseded"))
-            complaints.append(f"{newer} is of a later step, and set aside as .superseded")
     return cfg, saved, complaints
 
 
@@ -157,7 +155,10 @@ class Training:
             self.monitor.add(measures, update.step)
             if news := self.plan.after(update.step, measures.scalars):
                 self.monitor.say(news)
-            if update.step % cfg.log_every == 0 and self.guarded(self.log) == "rolled back":
+            if (
+                update.step % cfg.log_every == 0
+                and self.guarded(self.log_and_watch) == "rolled back"
+            ):
                 continue
             if update.step % cfg.sample_every == 0:
                 self.guarded(self.show)
@@ -167,7 +168,7 @@ class Training:
             self.save_at_the_end()
         if stop.name is None:  # the end, whatever the intervals
             if update.step != self.monitor.logged_at:
-                self.guarded(self.log_at_the_end)
+                self.guarded(self.log)
             self.guarded(self.show)
 
     def guarded(self, work: Callable[[], Any]) -> Any:
@@ -227,9 +228,9 @@ class Training:
         self.rollbacks = saved["rollbacks"]
         resume.set_rng_state(saved["rng"])
 
-    def log(self) -> str | None:
-        """Tells the means since the last log, and acts on what the watchdog sees in them."""
-        values = self.log_at_the_end()
+    def log_and_watch(self) -> str | None:
+        """Logs, and acts on what the watchdog sees; "rolled back" if it went back."""
+        values = self.log()
         networks_finite = watchdog.finite([self.update.generator, self.update.discriminator])
         alarms = self.watchdog.look(values, networks_finite)
         for alarm in alarms:
@@ -243,7 +244,8 @@ class Training:
         self.roll_back(fatal[0])
         return "rolled back"
 
-    def log_at_the_end(self) -> dict[str, float]:
+    def log(self) -> dict[str, float]:
+        """Tells the means since the last log, with the rates and the samples' diversity."""
         diversity = spread(sample(self.update.ema, self.fixed)) / self.data_spread
         rates = {"lr_g": self.update.optimizer_g.param_groups[0]["lr"]}
         rates["lr_d"] = self.update.optimizer_d.param_groups[0]["lr"]

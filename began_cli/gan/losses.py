@@ -77,6 +77,16 @@ class ScoreLoss(Loss):
         return _full(output)
 
 
+class LogisticLoss(ScoreLoss):
+    """L_D = -E log D(x) - E log(1 - D(g)), D = sigmoid(f), on logits (1406.2661, equation 1)."""
+
+    def real(self, values: Tensor) -> Tensor:
+        return F.softplus(-values).mean()
+
+    def fake(self, values: Tensor) -> Tensor:
+        return F.softplus(values).mean()
+
+
 class AutoencoderLoss(Loss):
     critic = "autoencoder"
 
@@ -176,24 +186,18 @@ class EbganPt(Ebgan):
         return values.mean() + self.pt_weight * pulling_away(_full(output.code))
 
 
-class Gan(ScoreLoss):
+class Gan(LogisticLoss):
     """GAN (1406.2661) on logits; the generator's loss is non-saturating unless told otherwise."""
 
     def __init__(self, c: config.GanLossConfig) -> None:
         super().__init__()
         self.saturating = c.saturating
 
-    def real(self, values: Tensor) -> Tensor:
-        return F.softplus(-values).mean()
-
-    def fake(self, values: Tensor) -> Tensor:
-        return F.softplus(values).mean()
-
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return -F.softplus(values).mean() if self.saturating else F.softplus(-values).mean()
 
 
-class Bgan(ScoreLoss):
+class Bgan(LogisticLoss):
     """BGAN (1702.08431, section 3): L_D is GAN's; L_G = 1/2 E[f^2], or 1/2 E[(f - log Z)^2].
 
     log D - log(1 - D) is f itself, so no logarithm of a sigmoid is taken. log Z is a moving average
@@ -207,12 +211,6 @@ class Bgan(ScoreLoss):
         self.seek_log_z, self.decay = c.log_z, c.log_z_decay
         self.register_buffer("log_z", torch.tensor(0.0))
 
-    def real(self, values: Tensor) -> Tensor:
-        return F.softplus(-values).mean()
-
-    def fake(self, values: Tensor) -> Tensor:
-        return F.softplus(values).mean()
-
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return 0.5 * (values - self.log_z).square().mean()
 
@@ -224,7 +222,7 @@ class Bgan(ScoreLoss):
         return {"log_z": self.log_z.clone()}
 
 
-class BganDiscrete(ScoreLoss):
+class BganDiscrete(LogisticLoss):
     """BGAN for discrete data (1702.08431, section 2, algorithm 1): importance-weighted REINFORCE.
 
     The generator gives each pixel's probability of being white. M images x_m are drawn for each z;
@@ -235,12 +233,6 @@ class BganDiscrete(ScoreLoss):
     def __init__(self, c: config.BganDiscreteLossConfig) -> None:
         super().__init__()
         self.samples = c.samples
-
-    def real(self, values: Tensor) -> Tensor:
-        return F.softplus(-values).mean()
-
-    def fake(self, values: Tensor) -> Tensor:
-        return F.softplus(values).mean()
 
     def draw(self, logits: Tensor) -> Tensor:
         """M black (-1) and white (1) images a row of logits (N, C, H, W): (M, N, C, H, W)."""

@@ -19,18 +19,10 @@ from began_cli.errors import UserError
 from began_cli.gan import networks
 
 FORMAT = 1
-WHOLE = {
-    *("format", "config", "began", "data", "step", "generator", "ema", "discriminator", "loss"),
-    *(
-        "optimizer_g",
-        "optimizer_d",
-        "schedule",
-        "batches",
-        "latents",
-        "monitor",
-        "rollbacks",
-        "rng",
-    ),
+TABLES = {"config", "data", "monitor"}  # looked into before anything else is put to use
+WHOLE = TABLES | {
+    *("format", "began", "step", "generator", "ema", "discriminator", "loss", "optimizer_g"),
+    *("optimizer_d", "schedule", "batches", "latents", "rollbacks", "rng"),
 }
 NAME = re.compile(r"step-(\d{8,})\.pt")
 
@@ -92,6 +84,17 @@ def sweep(run: Path) -> None:
     """Removes what a process that died while writing has left; the caller holds the run's lock."""
     for path in (*run.glob("checkpoints/.*.tmp"), *run.glob("samples/.*.tmp")):
         path.unlink(missing_ok=True)
+
+
+def set_aside(run: Path, after: int) -> list[str]:
+    """Renames the checkpoints of later steps than `after`, so that none is taken for the newest.
+
+    Returns a line for each; the caller holds the run's lock.
+    """
+    later = [path for path in all_of(run) if step_of(path) > after]
+    for path in later:
+        path.rename(path.with_suffix(".superseded"))
+    return [f"{path} is of a later step, and set aside as .superseded" for path in later]
 
 
 def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
@@ -161,8 +164,8 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
             f"{setting}={path}: format {version}, and this began reads format {FORMAT}; "
             "use the version of began that wrote it"
         )
-    tables = [name for name in ("config", "data", "monitor") if isinstance(state.get(name), dict)]
-    if missing := sorted(WHOLE - state.keys()) or ([] if len(tables) == 3 else ["settings"]):
+    empty = {name for name in TABLES if not isinstance(state.get(name), dict)}
+    if missing := sorted(WHOLE - state.keys() | empty):
         raise UserError(f"{setting}={path}: not a whole checkpoint: {', '.join(missing)} missing")
     return state
 

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from began_cli import config
@@ -107,7 +108,4 @@ class Watchdog:
 def finite(networks: list[nn.Module]) -> bool:
     """Whether every weight is finite; waits for the device once."""
     sums = [weight.detach().sum() for network in networks for weight in network.parameters()]
-    total = sums[0].double()
-    for value in sums[1:]:
-        total = total + value
-    return math.isfinite(total.item())
+    return bool(torch.stack(sums).isfinite().all())

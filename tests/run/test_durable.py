@@ -120,6 +120,17 @@ def test_going_on_from_an_older_checkpoint_sets_the_newer_aside(began, digits, t
     assert (run / "checkpoints" / "step-00000006.superseded").exists()
 
 
+def test_a_refused_resume_sets_nothing_aside(began, digits, tmp_path):
+    run = tmp_path / "run"
+    assert began(*line(digits, run, "steps=6", "checkpoint_every=3"))[0] == 0
+    older = run / "checkpoints" / "step-00000003.pt"
+    names = sorted(path.name for path in older.parent.iterdir())
+    assert began("train", f"resume={older}", "steps=6", "dataset.root=elsewhere")[0] == 2
+    with only_process(run):
+        assert began("train", f"resume={older}", "steps=6")[0] == 2
+    assert sorted(path.name for path in older.parent.iterdir()) == names
+
+
 def test_a_run_goes_on_from_another_folder(began, tiny_run, tmp_path, monkeypatch):
     images = tmp_path / "digits"
     run = tmp_path / "relative"
