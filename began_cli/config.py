@@ -44,7 +44,12 @@ class EbganPtLossConfig(EbganLossConfig):
 
 
 @dataclass(slots=True)
-class BganLossConfig(LossConfig):
+class ScoreLossConfig(LossConfig):
+    pack: int = MISSING
+
+
+@dataclass(slots=True)
+class BganLossConfig(ScoreLossConfig):
     log_z: bool = MISSING
     log_z_decay: float = MISSING
 
@@ -55,18 +60,18 @@ class BganDiscreteLossConfig(LossConfig):
 
 
 @dataclass(slots=True)
-class GanLossConfig(LossConfig):
+class GanLossConfig(ScoreLossConfig):
     saturating: bool = MISSING
 
 
 @dataclass(slots=True)
-class WganLossConfig(LossConfig):
+class WganLossConfig(ScoreLossConfig):
     clip: float = MISSING
     n_critic: int = MISSING
 
 
 @dataclass(slots=True)
-class WganGpLossConfig(LossConfig):
+class WganGpLossConfig(ScoreLossConfig):
     gp_weight: float = MISSING
     n_critic: int = MISSING
 
@@ -137,6 +142,7 @@ class DatasetConfig:
 @dataclass(slots=True)
 class FileDatasetConfig(DatasetConfig):
     root: str = MISSING
+    flip: bool = MISSING
 
 
 @dataclass(slots=True)
@@ -146,6 +152,7 @@ class MnistDatasetConfig(FileDatasetConfig):
 
 @dataclass(slots=True)
 class FolderDatasetConfig(FileDatasetConfig):
+    cache: str | None = MISSING
     skip_broken: bool = MISSING
 
 
@@ -174,6 +181,7 @@ class OptimizerConfig:
     lr_g: float = MISSING
     lr_d: float = MISSING
     betas: list[float] = MISSING
+    eps: float = MISSING
 
 
 @dataclass(slots=True)
@@ -241,12 +249,15 @@ class TrainConfig:
     seed: int = MISSING
     device: str = MISSING
     precision: str = MISSING
+    accumulate: int = MISSING
+    compile: str = MISSING
     log_every: int = MISSING
     sample_every: int = MISSING
     checkpoint_every: int = MISSING
     watchdog: str = MISSING
     watch: WatchConfig = MISSING
     disk_full: str = MISSING
+    dry_run: bool = MISSING
     resume: str | None = MISSING
     out: str = MISSING
 

@@ -93,13 +93,26 @@ def check_train(c: config.TrainConfig) -> None:
     within("watch.diversity", c.watch.diversity, 0.0, 1.0, "[)")
     at_least("watch.rollbacks", c.watch.rollbacks, 0)
     one_of("disk_full", c.disk_full, "continue", "stop")
-    one_of("precision", c.precision, "auto", "fp32", "bf16")
+    one_of("precision", c.precision, "auto", "fp32", "bf16", "fp16")
+    at_least("accumulate", c.accumulate, 1)
+    require(
+        c.batch_size % c.accumulate == 0,
+        "accumulate",
+        c.accumulate,
+        f"a number that divides batch_size={c.batch_size}",
+    )
+    one_of("compile", c.compile, "off", "default", "max")
     within("ema.decay", c.ema.decay, 0.0, 1.0, "[)")
     check_device("device", c.device)
     check_dataset(c.dataset)
     check_model(c.model, c.dataset)
-    check_loss(c.loss, c.dataset, c.batch_size)
+    check_loss(c.loss, c.dataset, c.batch_size // c.accumulate)
     check_optimizer(c.optimizer)
+    if c.precision == "fp16" and c.optimizer.name == "rmsprop":
+        raise UserError(
+            "precision=fp16: rmsprop cannot leave out the steps that overflow without waiting for "
+            "the device; use precision=bf16, or optimizer=adam"
+        )
     check_schedule(c.schedule, c.loss)
 
 
@@ -140,12 +153,13 @@ def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
             f"dataset={data.name} has points; use model=mlp"
         )
     if isinstance(c, config.BeganModelConfig):
-        one_of("model.upsample", c.upsample, "composed", "nearest")
+        one_of("model.upsample", c.upsample, "auto", "composed", "nearest")
         one_of("model.first_stage", c.first_stage, "grow", "flat")
         at_least("model.carry_steps", c.carry_steps, 1)
 
 
-def check_loss(c: config.LossConfig, data: config.DatasetConfig, batch_size: int) -> None:
+def check_loss(c: config.LossConfig, data: config.DatasetConfig, at_once: int) -> None:
+    """`at_once` is the number of images that pass through the networks together."""
     if isinstance(c, config.BeganUnbalancedLossConfig):
         one_of("loss.energy", c.energy, "l1", "l2", "relative")
         require(c.content_floor > 0, "loss.content_floor", c.content_floor, "a number above 0")
@@ -161,8 +175,15 @@ def check_loss(c: config.LossConfig, data: config.DatasetConfig, batch_size: int
     if isinstance(c, config.EbganPtLossConfig):
         require(0 <= c.pt_weight < math.inf, "loss.pt_weight", c.pt_weight, "0 or more")
         require(
-            batch_size >= 2, "batch_size", batch_size, "2 or more: pulling away needs two images"
+            at_once >= 2,
+            "batch_size",
+            at_once,
+            "2 or more images for each of the accumulated parts: pulling away needs two",
         )
+    if isinstance(c, config.ScoreLossConfig):
+        at_least("loss.pack", c.pack, 1)
+        whole = at_once % c.pack == 0
+        require(whole, "loss.pack", c.pack, f"a number that divides the {at_once} images at once")
     if isinstance(c, config.BganLossConfig):
         within("loss.log_z_decay", c.log_z_decay, 0.0, 1.0, "[)")
     if isinstance(c, config.BganDiscreteLossConfig):
@@ -192,6 +213,7 @@ def check_optimizer(c: config.OptimizerConfig) -> None:
         c.betas,
         "two numbers from 0 to below 1, such as [0.5,0.999]",
     )
+    require(0 < c.eps < math.inf, "optimizer.eps", c.eps, "a number above 0, such as 1e-8")
     if isinstance(c, config.AdamWOptimizerConfig):
         value = c.weight_decay
         require(0 <= value < math.inf, "optimizer.weight_decay", value, "0 or more")

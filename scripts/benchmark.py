@@ -20,13 +20,11 @@ from hydra import compose, initialize_config_dir
 from began_cli import settings
 from began_cli.cli import CONF
 from began_cli.commands import train
+from began_cli.commands.ready import ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
-from began_cli.data.batches import Batches
-from began_cli.gan.build import build
-from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_device, pick_precision, place_images
+from began_cli.run.device import pick_device
 
 
 def main() -> None:
@@ -51,16 +49,6 @@ def composed(overrides: list[str]) -> TrainConfig:
         return settings.parse("train", compose("train", overrides))
 
 
-def ready(cfg: TrainConfig) -> tuple[Update, Batches, LatentStream]:
-    """What one step needs, as `began train` builds it."""
-    device = pick_device(cfg.device)
-    pixels = sources.load(cfg.dataset).images
-    update = build(cfg, pixels, device, pick_precision(cfg.precision, device))
-    held = place_images(pixels, cfg.dataset.device, device)
-    batches = Batches(held, cfg.batch_size, 0, device)
-    return update, batches, LatentStream(cfg.batch_size, cfg.model.latent_dim, 0, device)
-
-
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -79,7 +67,7 @@ def loop(rounds: int, overrides: list[str]) -> dict[str, Any]:
     """`began train`'s loop, its logs, samples and checkpoints included, against the bare step."""
     cfg = composed(["dataset=mnist", "loss=bgan", "steps=1000", *overrides])
     cfg.steps += 1  # the first step warms up and is not counted
-    update, batches, stream = ready(cfg)
+    update, batches, stream = ready(cfg, sources.load(cfg.dataset), pick_device(cfg.device))
     images = (cfg.steps - 1) * cfg.batch_size * update.loss.n_critic
     whole_step = Update.__call__
     bare, command = [], []

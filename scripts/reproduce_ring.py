@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import torch
-from benchmark import composed, ready
+from benchmark import composed
 
 from began_cli import images
-from began_cli.commands.train import sample
+from began_cli.commands.pictures import sample
+from began_cli.commands.ready import ready
 from began_cli.data import sources
 from began_cli.gan import latents
 
@@ -46,16 +47,15 @@ def run(
     """Modes found, share of samples near one, steps, seconds."""
     cfg = composed([f"loss={loss}", "dataset=ring", f"seed={seed}", *more])
     torch.manual_seed(seed)
-    update, batches, stream = ready(cfg)
+    source = sources.load(cfg.dataset)
+    update, batches, stream = ready(cfg, source, torch.device("cpu"))
     start = time.process_time()
     while time.process_time() - start < 60 * minutes and update.step < cfg.steps:
         update(batches, stream)
     seconds = time.process_time() - start
     z = latents.from_seeds(range(10_000), cfg.model.latent_dim)
     points = sample(update.ema, z)
-    images.save_png(
-        images.plane(points[:3000], sources.load(cfg.dataset).images[:3000]), out / f"{loss}.png"
-    )
+    images.save_png(images.plane(points[:3000], source.images[:3000]), out / f"{loss}.png")
     found, near = modes(points, 8, 0.75, 0.02)
     return found, near, update.step, seconds
 

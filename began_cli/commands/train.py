@@ -1,30 +1,32 @@
 """`began train`: from settings to a trained generator."""
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from began_cli import __version__, config, images, settings
+from began_cli import __version__, config, settings
+from began_cli.commands import dry_run
+from began_cli.commands.pictures import Pictures
+from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
-from began_cli.data.batches import Batches, hash_seed
 from began_cli.errors import UserError
-from began_cli.gan import latents
-from began_cli.gan.build import build, settle_margin
-from began_cli.gan.update import Update
+from began_cli.gan.build import settle_margin
 from began_cli.run import checkpoint, resume, schedule, watchdog
-from began_cli.run.device import enough_memory, pick_device, pick_precision, place_images
+from began_cli.run.device import (
+    enough_memory,
+    pick_device,
+    precision_name,
+)
 from began_cli.run.lock import only_process
 from began_cli.run.monitor import Monitor
 from began_cli.run.signals import RESUME_ME, StopRequest
 
-SHOWN = 64  # images on a sample grid, and those that diversity is measured on
-SHOWN_POINTS = 2000  # of a data set in the plane
 CHECKPOINTS = 2  # how many are kept
 
 
@@ -33,6 +35,9 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
 
     `typed` are the names of the settings that the user gave.
     """
+    if cfg.dry_run:
+        dry_run.report(cfg)
+        return
     cfg, saved, complaints = choose_run(cfg, typed)
     run = Path(cfg.out)
     device = pick_device(cfg.device)
@@ -57,8 +62,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         if saved is not None:
             complaints += checkpoint.set_aside(run, saved["step"])
         seed_everything(cfg.seed)
-        alone = Batches(source.images, cfg.batch_size, hash_seed(cfg.seed, 0), device)
-        margin = settle_margin(cfg, alone, device)
+        margin = settle_margin(cfg, lambda: batches_of(cfg, source, device), device)
         seed_everything(cfg.seed)  # the first weights are those of any other margin
         (run / "config.yaml").write_text(settings.to_yaml(cfg), encoding="utf-8")
         logged_at = saved["monitor"].get("logged_at", 0) if saved else 0
@@ -74,6 +78,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
                 monitor.say(f"going on from step {training.update.step:,} of {run}")
             for line in training.introduction():
                 monitor.say(line)
+            training.compile()
             if margin is not None:
                 monitor.say(f"loss.margin={margin:g}: the energy of an autoencoder trained alone")
             with StopRequest() as stop, enough_memory(cfg.batch_size, cfg.model.width):
@@ -128,26 +133,33 @@ class Training:
     ) -> None:
         self.cfg, self.run, self.source, self.monitor = cfg, run, source, monitor
         self.device = device
-        self.update = build(cfg, source.images, device, pick_precision(cfg.precision, device))
+        self.update, self.batches, self.stream = ready(cfg, source, device)
         self.plan = schedule.build(cfg.schedule, [self.update.optimizer_g, self.update.optimizer_d])
-        pixels = place_images(source.images, cfg.dataset.device, device)
-        self.batches = Batches(pixels, cfg.batch_size, hash_seed(cfg.seed, 0), device)
-        self.stream = latents.LatentStream(
-            cfg.batch_size, cfg.model.latent_dim, hash_seed(cfg.seed, 1), device
-        )
         self.watchdog = watchdog.Watchdog(cfg)
         self.rollbacks = 0
-        self.points = cfg.dataset.channels == 2  # of the plane, not images
-        shown = SHOWN_POINTS if self.points else SHOWN
-        self.reals = source.images[torch.linspace(0, len(source.images) - 1, shown).long()]
-        self.fixed = latents.from_seeds(range(shown), cfg.model.latent_dim).to(device)
-        self.data_spread = spread(images.to_float(self.reals)).clamp(min=1e-6)
+        self.pictures = Pictures(self.update, source.images, cfg.model.latent_dim, device)
         self.images_a_step = cfg.batch_size * self.update.loss.n_critic
+
+    def compile(self) -> None:
+        """Compiles the networks if the settings say so; goes on without where that fails."""
+        d, mode = self.cfg.dataset, self.cfg.compile
+        if mode == "off":
+            return
+        n, z = self.cfg.batch_size, torch.zeros_like(self.pictures.fixed[:1])
+        x = torch.zeros(n, d.channels, d.image_size, d.image_size, device=self.device)
+        start = time.perf_counter()
+        try:
+            self.update.compile(mode, x, z.expand(n, -1))
+        except Exception as error:  # the compiler's, of any kind
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.monitor.warn(f"compile={mode}: {reason}; going on uncompiled")
+        else:
+            self.monitor.say(f"compiled in {time.perf_counter() - start:.0f} s")
 
     def loop(self, stop: StopRequest) -> None:
         """Steps until the last one or a stop; then everything is saved."""
         cfg, update = self.cfg, self.update
-        self.guarded(self.show_reals)
+        self.guarded(lambda: self.pictures.show_reals(self.run))
         self.monitor.start(update.step, update.step * self.images_a_step)
         saved_at = update.step
         while update.step < cfg.steps and stop.name is None:
@@ -246,13 +258,14 @@ class Training:
 
     def log(self) -> dict[str, float]:
         """Tells the means since the last log, with the rates and the samples' diversity."""
-        diversity = spread(sample(self.update.ema, self.fixed)) / self.data_spread
         rates = {"lr_g": self.update.optimizer_g.param_groups[0]["lr"]}
         rates["lr_d"] = self.update.optimizer_d.param_groups[0]["lr"]
         step = self.update.step
-        return self.monitor.log(
-            step, step * self.images_a_step, **rates, diversity=diversity.item()
-        )
+        diversity = self.pictures.diversity()
+        return self.monitor.log(step, step * self.images_a_step, **rates, diversity=diversity)
+
+    def show(self) -> None:
+        self.pictures.show(self.run, self.update.step, self.monitor)
 
     def roll_back(self, why: str) -> None:
         """Goes back to the last good checkpoint with half the learning rates."""
@@ -273,27 +286,6 @@ class Training:
             f"({done} of {self.cfg.watch.rollbacks})"
         )
 
-    def show_reals(self) -> None:
-        """samples/reals.png: what the samples should look like."""
-        reals = self.reals
-        sheet = images.plane(reals[:0], reals) if self.points else images.grid(reals, 8)
-        images.save_png(sheet, self.run / "samples" / "reals.png")
-
-    def show(self) -> None:
-        """The samples of the fixed latents, and what an autoencoder makes of fixed images."""
-        step, monitor = self.update.step, self.monitor
-        fakes = sample(self.update.ema, self.fixed)
-        if self.points:
-            sheet = images.plane(fakes, self.reals)
-        else:
-            sheet = images.grid(images.to_uint8(fakes), 8)
-        images.save_png(sheet, self.run / "samples" / f"step-{step:08d}.png")
-        monitor.picture("samples", sheet, step)
-        if self.update.loss.critic == "autoencoder" and not self.points:
-            real = images.to_float(self.reals).to(self.device)
-            for name, shown in (("real", real), ("fake", fakes)):
-                monitor.picture(f"reconstructions/{name}", pairs(self.update, shown), step)
-
     def introduction(self) -> list[str]:
         """What a run says of itself before its first step."""
         cfg, update, d = self.cfg, self.update, self.cfg.dataset
@@ -309,7 +301,7 @@ class Training:
             f"  sha256 {self.source.sha256}",
             f"{cfg.loss.name} on {cfg.model.name}: G {sizes[0]:,} and D {sizes[1]:,} parameters, "
             f"batch {cfg.batch_size}, {cfg.optimizer.name}, {self.device}, "
-            f"{'bf16' if update.amp else 'fp32'}; {cfg.steps:,} steps",
+            f"{precision_name(update.amp)}; {cfg.steps:,} steps",
             f"run folder: {cfg.out}",
         ]
 
@@ -322,23 +314,3 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-
-
-@torch.no_grad()
-def sample(generator: nn.Module, z: Tensor) -> Tensor:
-    """Images (N, C, H, W) of latents z, the generator being in evaluation mode."""
-    return generator(z)
-
-
-def spread(shown: Tensor) -> Tensor:
-    """How much images differ: the root mean square over pixels of their standard deviation."""
-    return shown.float().var(dim=0).mean().sqrt()
-
-
-@torch.no_grad()
-def pairs(update: Update, shown: Tensor) -> Tensor:
-    """A sheet of images, each with its reconstruction to its right."""
-    critic = update.discriminator.eval()
-    both = torch.stack([shown, critic(shown).images], dim=1).flatten(0, 1)
-    critic.train()
-    return images.grid(images.to_uint8(both), 16)

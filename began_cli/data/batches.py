@@ -1,50 +1,143 @@
 """A seeded stream of batches to the device."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from began_cli.images import to_float
 
+FORGET_EVERY = 256 * 2**20  # bytes gathered between two calls of `forget`
+
 
 class Batches:
     """Calls give (batch_size, C, H, W) in [-1, 1] on `device`, shuffled without replacement.
 
-    The order of epoch e depends on the seed and e alone, so a position is two numbers. Batches run
-    on across the end of an epoch. There is no per-image work: one gather, one scaling.
+    The order of epoch e, and with `flip` which of its images are mirrored left to right, depend on
+    the seed and e alone, so a position is two numbers. Batches run on across the end of an epoch.
+    There is no per-image work: one gather, one scaling. Images that are held in main memory for a
+    GPU come through two pinned buffers, the next batch being copied while one is in use.
     """
 
-    def __init__(self, images: Tensor, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        flip: bool = False,
+        forget: Callable[[], None] | None = None,
+    ) -> None:
+        """`forget` lets go of pages of memory-mapped images; it is called now and then."""
         self.images, self.batch_size, self.seed, self.device = images, batch_size, seed, device
+        self.flip, self.forget, self._gathered = flip, forget, 0
         self.epoch, self.position = 0, 0
-        self._order = self._shuffled(0)
+        self._order, self._mirrored = self._shuffled(0)
+        self._ahead: Ahead | None = None
+        if images.device != device:
+            self._ahead = Ahead(images, batch_size, device)
+        self._next: tuple[int, int, Tensor, Tensor | None] | None = None
 
     def __call__(self) -> Tensor:
-        n = len(self.images)
-        taken = self._order[self.position : self.position + self.batch_size]
-        self.position += self.batch_size
-        while self.position >= n:
-            self.position -= n
-            self.epoch += 1
-            self._order = self._shuffled(self.epoch)
-            missing = self.batch_size - len(taken)
-            taken = torch.cat([taken, self._order[:missing]]) if missing else taken
-        batch = self.images.index_select(0, taken)
-        if batch.device != self.device:
-            batch = batch.pin_memory() if self.device.type == "cuda" else batch
-            batch = batch.to(self.device, non_blocking=True)
+        if self._ahead is None:
+            taken, mirrored = self._take()
+            return self._finished(self.images.index_select(0, taken), mirrored)
+        if self._next is None:
+            self._prefetch()
+        assert self._next is not None
+        self._at = self._next[:2]
+        batch, mirrored = self._ahead.ready(self._next[2]), self._next[3]
+        self._prefetch()
+        return self._finished(batch, mirrored)
+
+    def _prefetch(self) -> None:
+        """Starts the copy of the next batch, and remembers the position after it."""
+        assert self._ahead is not None
+        taken, mirrored = self._take()
+        batch = self._ahead.start(taken)
+        mirrored = None if mirrored is None else mirrored.to(self.device, non_blocking=True)
+        self._next = (self.epoch, self.position, batch, mirrored)
+
+    def _take(self) -> tuple[Tensor, Tensor | None]:
+        """The places of the next batch's images, and which of them to mirror."""
+        n, wanted = len(self.images), self.batch_size
+        parts = []
+        while wanted:
+            taken = slice(self.position, self.position + wanted)
+            parts.append((self._order[taken], self._mirrored[taken] if self.flip else None))
+            done = len(parts[-1][0])
+            wanted -= done
+            self.position += done
+            if self.position == n:
+                self.position, self.epoch = 0, self.epoch + 1
+                self._order, self._mirrored = self._shuffled(self.epoch)
+        order = parts[0][0] if len(parts) == 1 else torch.cat([part[0] for part in parts])
+        mirrored = [part[1] for part in parts if part[1] is not None]
+        return order, torch.cat(mirrored) if mirrored else None
+
+    def _finished(self, batch: Tensor, mirrored: Tensor | None) -> Tensor:
+        self._gathered += batch.nbytes
+        if self.forget is not None and self._gathered >= FORGET_EVERY:
+            self.forget()
+            self._gathered = 0
+        if mirrored is not None:
+            batch = torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(3), batch)
         return to_float(batch)
 
-    def _shuffled(self, epoch: int) -> Tensor:
+    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, epoch))
-        order = torch.randperm(len(self.images), generator=generator)
-        return order.to(self.images.device, non_blocking=True)
+        n, held = len(self.images), self.images.device
+        order = torch.randperm(n, generator=generator)
+        mirrored = torch.randint(2, (n,), generator=generator).bool()
+        return order.to(held, non_blocking=True), mirrored.to(held, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position}
+        """The position of the batches that were given, not of one that was fetched ahead."""
+        if self._next is None:
+            return {"epoch": self.epoch, "position": self.position}
+        return {"epoch": self._at[0], "position": self._at[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
-        self._order = self._shuffled(self.epoch)
+        self._order, self._mirrored = self._shuffled(self.epoch)
+        self._next = None
+
+
+class Ahead:
+    """Gathers images in main memory and copies them to the device beside its work.
+
+    Two pinned buffers take turns, so that one is filled while the other is on its way.
+    """
+
+    def __init__(self, images: Tensor, batch_size: int, device: torch.device) -> None:
+        self.images, self.device = images, device
+        cuda = device.type == "cuda"
+        shape = (batch_size, *images.shape[1:])
+        self.buffers = [torch.empty(shape, dtype=images.dtype, pin_memory=cuda) for _ in range(2)]
+        self.stream = torch.cuda.Stream(device) if cuda else None
+        self.copied = [torch.cuda.Event() for _ in range(2)] if cuda else []
+        self.turn = 0
+
+    def start(self, taken: Tensor) -> Tensor:
+        """Begins to copy the images at these places; the result may be used after `ready`."""
+        i = self.turn = 1 - self.turn
+        if self.stream is None:
+            torch.index_select(self.images, 0, taken, out=self.buffers[i])
+            return self.buffers[i].to(self.device)
+        self.copied[i].synchronize()  # the copy before last: long done
+        torch.index_select(self.images, 0, taken, out=self.buffers[i])
+        with torch.cuda.stream(self.stream):
+            batch = self.buffers[i].to(self.device, non_blocking=True)
+            self.copied[i].record(self.stream)
+        return batch
+
+    def ready(self, batch: Tensor) -> Tensor:
+        """The batch, for work of the current stream."""
+        if self.stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self.stream)
+            batch.record_stream(current)
+        return batch
 
 
 def hash_seed(seed: int, n: int) -> int:

@@ -1,13 +1,12 @@
 """A data set's name to its images, held as one uint8 tensor (N, C, H, W)."""
 
 import gzip
-import hashlib
 import math
 import os
 import socket
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
 from began_cli import config
+from began_cli.data import cache
 from began_cli.errors import UserError
 
 SHIPPED = Path(__file__).parent / "mnist_test"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+GLANCE = 1000  # images of a folder
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
+
+
+Download = Callable[[str, Path], None]
 
 
 @dataclass(slots=True)
@@ -34,37 +40,41 @@ class Source:
     origin: str  # for the log: which files
     warning: str | None = None  # what the user should know before trusting a result
     sha256: str = ""  # of the shape and the pixels
+    forget: Callable[[], None] | None = None  # lets go of the memory of mapped images
+    files: int = 0  # of a folder: how many image files it has
 
     def __post_init__(self) -> None:
-        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        digest.update(self.images.contiguous().numpy().data)
-        self.sha256 = digest.hexdigest()
+        self.sha256 = self.sha256 or cache.hash_images(self.images)
 
     def card(self) -> dict[str, object]:
         """What a checkpoint and the log say of the data."""
         return {"origin": self.origin, "count": len(self.images), "sha256": self.sha256}
 
 
-def load(c: config.DatasetConfig) -> Source:
-    """The images that the settings name. Raises UserError if they cannot be had."""
+def load(c: config.DatasetConfig, glance: bool = False) -> Source:
+    """The images that the settings name. Raises UserError if they cannot be had.
+
+    With `glance` nothing is downloaded or written, and of a folder only GLANCE images are read.
+    """
+    download = _download_nothing if glance else _download
     match c:
         case config.FolderDatasetConfig():
-            return _folder(c)
+            return _folder(c, glance)
         case config.MnistDatasetConfig():
-            return _mnist(c)
+            return _mnist(c, download)
         case config.RingDatasetConfig():
             return _ring(c)
         case config.FileDatasetConfig():
-            return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c)
+            return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c, download)
     raise AssertionError(f"no source for {type(c).__name__}")
 
 
 # --- MNIST and Fashion-MNIST ----------------------------------------------------------------------
 
 
-def _mnist(c: config.MnistDatasetConfig) -> Source:
+def _mnist(c: config.MnistDatasetConfig, download: Download) -> Source:
     try:
-        return _idx_source(c, "MNIST")
+        return _idx_source(c, "MNIST", download)
     except _NotThereError as error:
         if not c.fallback:
             raise UserError(
@@ -81,9 +91,9 @@ def _mnist(c: config.MnistDatasetConfig) -> Source:
         )
 
 
-def _fashion_mnist(c: config.FileDatasetConfig) -> Source:
+def _fashion_mnist(c: config.FileDatasetConfig, download: Download) -> Source:
     try:
-        return _idx_source(c, "FashionMNIST")
+        return _idx_source(c, "FashionMNIST", download)
     except _NotThereError as error:
         raise UserError(
             f"dataset.root={c.root}: no Fashion-MNIST there, and it cannot be downloaded "
@@ -91,14 +101,14 @@ def _fashion_mnist(c: config.FileDatasetConfig) -> Source:
         ) from None
 
 
-def _idx_source(c: config.FileDatasetConfig, folder: str) -> Source:
+def _idx_source(c: config.FileDatasetConfig, folder: str, download: Download) -> Source:
     """The training images of an idx data set: found under dataset.root, else downloaded."""
     root = Path(c.root).expanduser()
     for place in (root / folder / "raw", root / c.name, root):
         for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
             if (place / name).is_file():
                 return Source(_fit(_read_idx(place / name), c), str((place / name).absolute()))
-    _download(folder, root)
+    download(folder, root)
     path = root / folder / "raw" / "train-images-idx3-ubyte"
     return Source(_fit(_read_idx(path), c), str(path.absolute()))
 
@@ -127,6 +137,10 @@ def _download(folder: str, root: Path) -> None:
                 path.rmdir()
 
 
+def _download_nothing(folder: str, root: Path) -> None:
+    raise _NotThereError("a dry run downloads nothing")
+
+
 def _read_idx(path: Path) -> Tensor:
     """Images of an idx file, gzipped or not: uint8 (N, 1, H, W)."""
     opener = gzip.open if path.suffix == ".gz" else open
@@ -145,13 +159,13 @@ def _read_idx(path: Path) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-def _cifar10(c: config.FileDatasetConfig) -> Source:
+def _cifar10(c: config.FileDatasetConfig, download: Download) -> Source:
     from torchvision.datasets import CIFAR10
 
     root = Path(c.root).expanduser()
     if not (root / "cifar-10-batches-py").is_dir():
         try:
-            _download("CIFAR10", root)
+            download("CIFAR10", root)
         except _NotThereError as error:
             raise UserError(
                 f"dataset.root={c.root}: no cifar-10-batches-py there, and it cannot be downloaded "
@@ -208,7 +222,7 @@ def _ring(c: config.RingDatasetConfig) -> Source:
 # --- a folder of images ---------------------------------------------------------------------------
 
 
-def _folder(c: config.FolderDatasetConfig) -> Source:
+def _folder(c: config.FolderDatasetConfig, glance: bool) -> Source:
     root = Path(c.root).expanduser()
     if not root.is_dir():
         raise UserError(f"dataset.root={c.root}: no such folder")
@@ -223,38 +237,81 @@ def _folder(c: config.FolderDatasetConfig) -> Source:
         endings = " ".join(sorted(SUFFIXES))
         raise UserError(f"dataset.root={c.root}: no images there (files ending in {endings})")
 
-    images = torch.empty(len(files), c.channels, c.image_size, c.image_size, dtype=torch.uint8)
-    whole = [False] * len(files)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside the lock
-        done = pool.map(_reader(images, c.skip_broken), range(len(files)), files)
-        for i, ok in enumerate(done):
-            whole[i] = ok
-    broken = whole.count(False)
-    if broken == len(files):
-        raise UserError(f"dataset.root={c.root}: none of its {len(files)} images can be read")
-    if broken:
-        images = images[torch.tensor(whole)]
-    warning = (
-        f"Left out {broken:,} of {len(files):,} images that cannot be read." if broken else None
+    total = len(files)
+    if glance:
+        files = files[:GLANCE]
+    mode, shape = ("L", "RGB")[c.channels == 3], (c.channels, c.image_size, c.image_size)
+    known = (
+        cache.entry(cache_folder(c.cache), root, files, mode, c.image_size)
+        if c.cache and not glance
+        else None
     )
-    return Source(images, str(root.absolute()), warning)
-
-
-def _reader(images: Tensor, skip_broken: bool) -> Callable[[int, Path], bool]:
-    """A function that decodes a file into images[i] and tells whether it could."""
-    mode, size = ("L", "RGB")[images.shape[1] == 3], images.shape[-1]
-
-    def read(i: int, path: Path) -> bool:
+    held = cache.read(known) if known else None
+    if held and len(held.images) < len(files) and not c.skip_broken:
+        held = None  # so that the broken one is named
+    trouble = None
+    if known and held is None:
         try:
-            pixels = read_image(path, mode, size)
+            cache.write(known, decoded(files, mode, c.image_size, c.skip_broken), shape)
+            held = cache.read(known)
+        except OSError as error:
+            trouble = (
+                f"dataset.cache={known.parent}: cannot keep the decoded images there "
+                f"({error.strerror}); they are held in memory, and decoded at every start."
+            )
+    if held is None:
+        images, count = torch.empty(len(files), *shape, dtype=torch.uint8), 0
+        for row in decoded(files, mode, c.image_size, c.skip_broken):
+            if row is not None:
+                images[count] = torch.from_numpy(row)
+                count += 1
+        held = cache.Mapped(images[:count], "", lambda: None)
+    if not len(held.images):
+        raise UserError(f"dataset.root={c.root}: none of its {len(files)} images can be read")
+    broken = len(files) - len(held.images)
+    left_out = f"Left out {broken:,} of {len(files):,} images that cannot be read."
+    warnings = [text for text in (trouble, left_out if broken else None) if text]
+    origin = str(root.absolute())
+    return Source(held.images, origin, " ".join(warnings) or None, held.sha256, held.forget, total)
+
+
+def cache_folder(name: str | None) -> Path:
+    """Where `dataset.cache` keeps decoded images; `auto` is the user's cache folder."""
+    if name != "auto":
+        return Path(name or "").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "began"
+
+
+def decoded(
+    files: list[Path], mode: str, size: int, skip_broken: bool
+) -> Iterator[np.ndarray | None]:
+    """The images of these files in order, uint8 (C, H, W), decoded on every core.
+
+    A broken one gives None, or without `skip_broken` a UserError that names it.
+    """
+
+    def read(path: Path) -> np.ndarray | None:
+        try:
+            return np.ascontiguousarray(read_image(path, mode, size).transpose(2, 0, 1))
         except UserError:
             if skip_broken:
-                return False
+                return None
             raise
-        images[i] = torch.from_numpy(pixels).permute(2, 0, 1)
-        return True
 
-    return read
+    console = Console(stderr=True)
+    # Pillow decodes and resizes outside Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            rows = pool.map(read, files)
+            yield from track(
+                rows,
+                "decoding images",
+                len(files),
+                console=console,
+                disable=not console.is_terminal,
+            )
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def read_image(path: Path, mode: str, size: int) -> np.ndarray:

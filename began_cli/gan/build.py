@@ -24,8 +24,11 @@ def build(
     shape = (cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size)
     loss = losses.build(cfg.loss, shape).to(device)
     loss.prepare(data)
-    generator = networks.build_generator(cfg.model, cfg.dataset, cfg.loss).to(device)
-    discriminator = build_discriminator(cfg, loss).to(device)
+    generator = networks.build_generator(cfg.model, cfg.dataset, cfg.loss, device)
+    discriminator = build_discriminator(cfg, loss, device)
+    if amp is not None:  # half precision convolves faster with the channels last; single does not
+        generator.to(memory_format=torch.channels_last)
+        discriminator.to(memory_format=torch.channels_last)
     steps = cfg.model.carry_steps if isinstance(cfg.model, config.BeganModelConfig) else 1
     return Update(
         generator,
@@ -36,35 +39,39 @@ def build(
         cfg.ema.decay,
         amp,
         steps,
+        cfg.accumulate,
     )
 
 
-def build_discriminator(cfg: TrainConfig, loss: losses.Loss) -> nn.Module:
+def build_discriminator(cfg: TrainConfig, loss: losses.Loss, device: torch.device) -> nn.Module:
     """The discriminator that the settings name, of the kind that the loss needs."""
-    return networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, loss.critic)
+    return networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, loss.critic, device)
 
 
 def build_optimizer(c: config.OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
     """The optimizer that the settings name for one network's weights."""
-    first, second = c.betas
+    betas = first, second = c.betas[0], c.betas[1]
     weights = list(network.parameters())
     if c.name == "rmsprop":
-        return RMSprop(weights, lr=lr, alpha=second, momentum=first, foreach=True)
+        return RMSprop(weights, lr=lr, alpha=second, momentum=first, eps=c.eps, foreach=True)
     fused = weights[0].device.type != "mps"
     if isinstance(c, config.AdamWOptimizerConfig):
         decay = c.weight_decay
-        return AdamW(weights, lr=lr, betas=(first, second), weight_decay=decay, fused=fused)
-    return Adam(weights, lr=lr, betas=(first, second), fused=fused)
+        return AdamW(weights, lr=lr, betas=betas, eps=c.eps, weight_decay=decay, fused=fused)
+    return Adam(weights, lr=lr, betas=betas, eps=c.eps, fused=fused)
 
 
 def settle_margin(
-    cfg: TrainConfig, batches: Callable[[], Tensor], device: torch.device
+    cfg: TrainConfig, stream: Callable[[], Callable[[], Tensor]], device: torch.device
 ) -> float | None:
-    """Puts a number in the place of `loss.margin=auto` and returns it; else None."""
+    """Puts a number in the place of `loss.margin=auto` and returns it; else None.
+
+    `stream()` gives batches of the data from the beginning.
+    """
     if not isinstance(cfg.loss, config.EbganLossConfig) or cfg.loss.margin != "auto":
         return None
     loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0))
-    autoencoder = build_discriminator(cfg, loss).to(device)
+    autoencoder = build_discriminator(cfg, loss, device)
     optimizer = build_optimizer(cfg.optimizer, autoencoder, cfg.optimizer.lr_d)
-    cfg.loss.margin = find_margin(autoencoder, loss, optimizer, batches, cfg.loss.margin_steps)
+    cfg.loss.margin = find_margin(autoencoder, loss, optimizer, stream(), cfg.loss.margin_steps)
     return cfg.loss.margin

@@ -283,14 +283,16 @@ class WganGp(Wgan):
 
     def __init__(self, c: config.WganGpLossConfig) -> None:
         super().__init__(c.n_critic, clip=None)
-        self.gp_weight = c.gp_weight
+        self.gp_weight, self.pack = c.gp_weight, c.pack
 
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
-        """lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, e ~ U[0, 1] for each image."""
-        e = torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device)
+        """lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, e ~ U[0, 1] for each image, or
+        each pack of images that D looks at together."""
+        e = torch.rand(len(x) // self.pack, 1, 1, 1, dtype=x.dtype, device=x.device)
+        e = e.repeat_interleave(self.pack, 0, output_size=len(x))
         v = torch.lerp(g.detach(), x, e).requires_grad_()
         (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
-        norm = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+        norm = torch.linalg.vector_norm(slope.reshape(len(x) // self.pack, -1), dim=1)
         return self.gp_weight * (norm - 1).square().mean()
 
 

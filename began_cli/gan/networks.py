@@ -201,14 +201,19 @@ class Autoencoder(nn.Module):
 
 
 class Score(nn.Module):
-    """A score discriminator: images to logits f, (N,)."""
+    """A score discriminator: images to logits f, (N,), or one for each `pack` of them, (N / pack,).
 
-    def __init__(self, encoder: nn.Module) -> None:
+    Packed images are looked at together, as channels of one (1712.04086, section 3).
+    """
+
+    def __init__(self, encoder: nn.Module, pack: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.pack = encoder, pack
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.encoder(images).squeeze(1)
+        n, channels, *size = images.shape
+        packed = images.reshape(n // self.pack, self.pack * channels, *size)
+        return self.encoder(packed).squeeze(1)
 
 
 class BlackAndWhite(nn.Module):
@@ -226,30 +231,41 @@ class BlackAndWhite(nn.Module):
 
 
 def build_generator(
-    model: config.ModelConfig, data: config.DatasetConfig, loss: config.LossConfig
+    model: config.ModelConfig,
+    data: config.DatasetConfig,
+    loss: config.LossConfig,
+    device: torch.device,
 ) -> nn.Module:
-    """Latents (N, model.latent_dim) to images, with fresh initial weights (the global RNG's)."""
-    family = _family(model, data)
+    """Latents (N, model.latent_dim) to images, on the device.
+
+    The initial weights come from the global RNG, on the CPU, so that they are the same anywhere.
+    """
+    family = _family(model, data, device)
     decoder = family.decoder(model.latent_dim, 0.0)
     if isinstance(loss, config.BganDiscreteLossConfig):
         generator: nn.Module = BlackAndWhite(decoder)
     else:
         generator = nn.Sequential(decoder, family.output)
-    return generator.apply(_initialiser(model))
+    return generator.apply(_initialiser(model)).to(device)
 
 
 def build_discriminator(
-    model: config.ModelConfig, data: config.DatasetConfig, loss: config.LossConfig, critic: str
+    model: config.ModelConfig,
+    data: config.DatasetConfig,
+    loss: config.LossConfig,
+    critic: str,
+    device: torch.device,
 ) -> nn.Module:
     """An `Autoencoder` or a `Score`, as the loss's `critic` asks, with fresh initial weights."""
-    family = _family(model, data)
+    pack = loss.pack if isinstance(loss, config.ScoreLossConfig) else 1
+    family = _family(model, data, device, pack)
     dropout = model.dropout if isinstance(model, config.MlpModelConfig) else 0.0
     norm = layer_norm if isinstance(loss, config.WganGpLossConfig) else nn.BatchNorm2d
     if critic == "score":
-        return Score(family.encoder(1, dropout, norm)).apply(_initialiser(model))
+        return Score(family.encoder(1, dropout, norm), pack).apply(_initialiser(model)).to(device)
     encoder = family.encoder(model.code_dim, dropout, norm)
     decoder = nn.Sequential(family.decoder(model.code_dim, dropout), family.output)
-    return Autoencoder(encoder, decoder).apply(_initialiser(model))
+    return Autoencoder(encoder, decoder).apply(_initialiser(model)).to(device)
 
 
 class _Family(NamedTuple):
@@ -258,15 +274,22 @@ class _Family(NamedTuple):
     output: nn.Module  # the last function of a decoder
 
 
-def _family(model: config.ModelConfig, data: config.DatasetConfig) -> _Family:
+def _family(
+    model: config.ModelConfig, data: config.DatasetConfig, device: torch.device, pack: int = 1
+) -> _Family:
+    """`pack` is the number of images that an encoder sees as one."""
     size, channels, width = data.image_size, data.channels, model.width
+    seen = channels * pack
     shape = (channels, size, size)
     match model:
         case config.BeganModelConfig():
             residual, flat = model.residual, model.first_stage == "flat"
-            skips, composed = model.skips, model.upsample == "composed"
+            skips, upsample = model.skips, model.upsample
+            if upsample == "auto":  # MPS computes transposed convolutions slowly
+                upsample = "nearest" if device.type == "mps" else "composed"
+            composed = upsample == "composed"
             return _Family(
-                lambda outputs, _, __: BeganEncoder(size, channels, width, outputs, residual, flat),
+                lambda outputs, _, __: BeganEncoder(size, seen, width, outputs, residual, flat),
                 lambda inputs, _: BeganDecoder(
                     size, channels, width, inputs, skips, residual, composed
                 ),
@@ -274,7 +297,7 @@ def _family(model: config.ModelConfig, data: config.DatasetConfig) -> _Family:
             )
         case config.DcganModelConfig():
             return _Family(
-                lambda outputs, _, norm: dcgan_encoder(size, channels, width, outputs, norm),
+                lambda outputs, _, norm: dcgan_encoder(size, seen, width, outputs, norm),
                 lambda inputs, _: dcgan_decoder(size, channels, width, inputs),
                 nn.Tanh(),
             )
@@ -282,7 +305,7 @@ def _family(model: config.ModelConfig, data: config.DatasetConfig) -> _Family:
             pixels, layers = math.prod(shape), model.layers
             return _Family(
                 lambda outputs, dropout, _: nn.Sequential(
-                    nn.Flatten(), *mlp(pixels, width, layers, outputs, dropout)
+                    nn.Flatten(), *mlp(pixels * pack, width, layers, outputs, dropout)
                 ),
                 lambda inputs, dropout: nn.Sequential(
                     *mlp(inputs, width, layers, pixels, dropout), nn.Unflatten(1, shape)

@@ -1,16 +1,18 @@
 """One optimisation step of both networks, at the fewest passes the loss allows.
 
 In units of one network pass over a batch (a backward pass costs 1 for data and 1 for weights):
-6D + 3G where L_D's fake part is c L_G, else 7D + 3G; see `Update.joint_step`.
+6D + 3G where L_D's fake part is c L_G, else 7D + 3G; see `Update._learn_from_fakes`.
 Nothing here reads a value back from the device.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from began_cli.gan.losses import BganDiscrete, Loss, Reconstruction
@@ -26,6 +28,30 @@ class Measures:
     fake: Tensor
 
 
+class Criticism(NamedTuple):
+    """What the discriminator says of images: a value each (N,), and its output."""
+
+    values: Tensor
+    output: Tensor | Reconstruction
+
+
+class _Fakes(NamedTuple):
+    """One part's fakes, detached: images, values (N,), the fake part of L_D, L_G."""
+
+    images: Tensor
+    values: Tensor
+    loss: Tensor
+    loss_g: Tensor
+
+
+class _Reals(NamedTuple):
+    """One part's real images, detached: values (N,), the real part of L_D, its penalty."""
+
+    values: Tensor
+    loss: Tensor
+    penalty: Tensor | None
+
+
 class Update:
     """Both networks, their optimizers, the loss and the generator's moving average."""
 
@@ -39,14 +65,25 @@ class Update:
         ema_decay: float,
         amp: torch.dtype | None = None,
         carry_steps: int = 16_000,
+        accumulate: int = 1,
     ) -> None:
+        """`amp` is the autocast type, None for none; float16 scales the losses' gradients.
+
+        `accumulate` is the number of equal parts in which a batch passes through the networks.
+        """
         self.generator, self.discriminator, self.loss = generator, discriminator, loss
         self.optimizer_g, self.optimizer_d = optimizer_g, optimizer_d
         self.ema = copy.deepcopy(generator).eval().requires_grad_(False)
         self.ema_decay = ema_decay
-        self.amp = amp
+        self.amp, self.carry_steps, self.accumulate = amp, carry_steps, accumulate
         self.step = 0
-        self.carry_steps = carry_steps
+        like = next(generator.parameters())
+        self.scaler = GradScaler(like.device.type, enabled=amp == torch.float16)
+        # What a part counts in the batch's mean.
+        self._share = torch.tensor(1 / accumulate, dtype=like.dtype, device=like.device)
+        self._generate: Callable[[Tensor], Tensor] = self._run_generator
+        self._criticise: Callable[[Tensor], Criticism] = self._run_discriminator
+        self._graphs = False  # CUDA graphs: the gradients stay where they are
         self._carries = [
             module.carry
             for network in (generator, discriminator, self.ema)
@@ -74,129 +111,197 @@ class Update:
         self.step += 1
         return measures
 
+    def compile(self, mode: str, x: Tensor, z: Tensor) -> None:
+        """Compiles both networks for batches like x and z, and changes nothing else.
+
+        `mode` is `default`, or `max` (autotuned; CUDA graphs). The gradient penalty runs as it is,
+        because compiled code cannot be differentiated twice. Raises whatever the compiler raises,
+        and then all is as it was.
+        """
+        import torch._functorch.config as functorch
+
+        before = (self._generate, self._criticise, self._graphs)
+        functorch.donated_buffer = False  # two backward passes go through one forward
+        chosen = "max-autotune" if mode == "max" else "default"
+        self._generate = torch.compile(self._run_generator, mode=chosen, dynamic=False)
+        self._criticise = torch.compile(self._run_discriminator, mode=chosen, dynamic=False)
+        self._graphs = mode == "max"
+        kept = [(tensor, tensor.clone()) for tensor in _floats(self.generator)]
+        kept += [(tensor, tensor.clone()) for tensor in _floats(self.discriminator)]
+        try:
+            with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+                self._begin()
+                part, others = x.chunk(self.accumulate)[0], z.chunk(self.accumulate)[0]
+                if isinstance(self.loss, BganDiscrete):
+                    self._learn_from_drawn(self.loss, others)
+                else:
+                    with torch.no_grad():
+                        self._generate(others)
+                    separate = others if self.loss.separate_latents else None
+                    self._learn_from_fakes(others, separate)
+                self._learn_from_reals(part, part)
+        except Exception:
+            self._generate, self._criticise, self._graphs = before
+            raise
+        finally:  # batch normalisation has seen a batch
+            for tensor, value in kept:
+                tensor.copy_(value)
+            self.optimizer_d.zero_grad()
+            self.optimizer_g.zero_grad()
+
     def joint_step(
         self, x: Tensor, z: Tensor, more_latents: Callable[[], Tensor] | None = None
     ) -> Measures:
         """One step of both networks from the same real images x and latents z."""
-        loss = self.loss
-        self.optimizer_d.zero_grad()
-        self.optimizer_g.zero_grad()
-
-        factor = loss.fake_factor()
-        if loss.separate_latents:  # D's fakes are others than G's: 8D + 4G
+        self._begin()
+        others = [None] * self.accumulate
+        if self.loss.separate_latents:  # D's fakes are others than G's: 8D + 4G
             assert more_latents is not None
-            with torch.no_grad():
-                others = self._generate(more_latents())
-            other_values, _ = self._criticise(others)
-            loss_fake = loss.fake(other_values)
-            loss_fake.backward(inputs=self._weights_d)
-            g = self._generate(z)
-            leaf = g.detach().requires_grad_()
-            fake, output = self._criticise(leaf)
-            loss_g = loss.generator(fake, output)
-            (gradient,) = torch.autograd.grad(loss_g, leaf)
-        else:
-            g = self._generate(z)
-            leaf = g.detach().requires_grad_()
-            fake, output = self._criticise(leaf)
-            loss_g = loss.generator(fake, output)
-            loss_fake = loss.fake(fake)
-            if factor is not None:
-                # One pass gives the gradient of L_G for D's weights and for g. D's is then scaled:
-                # grad L_D = grad L(x) + c grad L_G; with c = 0 nothing is lost for g.
-                loss_g.backward()
-                gradient = leaf.grad
-                torch._foreach_mul_([w.grad for w in self._weights_d if w.grad is not None], factor)
-            else:
-                loss_fake.backward(inputs=self._weights_d, retain_graph=True)
-                (gradient,) = torch.autograd.grad(loss_g, leaf)  # not for D's weights
+            others = more_latents().chunk(self.accumulate)
+        fakes = [
+            self._learn_from_fakes(*part)
+            for part in zip(z.chunk(self.accumulate), others, strict=True)
+        ]
+        factor = self.loss.fake_factor()
+        if factor is not None and not self.loss.separate_latents:
+            # What D has so far is grad L_G; its loss holds c L_G.
+            torch._foreach_mul_([w.grad for w in self._weights_d if w.grad is not None], factor)
+        reals = [
+            self._learn_from_reals(part, fake.images)
+            for part, fake in zip(x.chunk(self.accumulate), fakes, strict=True)
+        ]
+        return self._finish(fakes, reals)
 
-        real, _ = self._criticise(x)
-        loss_real = loss.real(real)
-        loss_real.backward(inputs=self._weights_d)
-        penalty = self._penalise(x, g)
+    def _learn_from_fakes(self, z: Tensor, others: Tensor | None) -> _Fakes:
+        """The gradients of L_G for G and of the fake part of L_D for D; one forward pass for both.
+
+        Where the fake part is c L_G one backward pass gives the gradient of L_G for D's weights
+        and for g; D's is left to be scaled, so that with c = 0 nothing is lost for g.
+        """
+        loss, seed = self.loss, self._seed()
+        loss_fake = None
+        if others is not None:
+            with torch.no_grad():
+                g = self._generate(others)
+            loss_fake = loss.fake(self._criticise(g).values)
+            loss_fake.backward(seed, inputs=self._weights_d)
+        g = self._generate(z)
+        leaf = g.detach().requires_grad_()
+        values, output = self._criticise(leaf)
+        loss_g = loss.generator(values, output)
+        if loss_fake is not None:
+            (gradient,) = torch.autograd.grad(loss_g, leaf, seed)
+        elif loss.fake_factor() is not None:
+            loss_fake = loss.fake(values)
+            loss_g.backward(seed)
+            gradient = leaf.grad
+        else:
+            loss_fake = loss.fake(values)
+            loss_fake.backward(seed, inputs=self._weights_d, retain_graph=True)
+            (gradient,) = torch.autograd.grad(loss_g, leaf, seed)  # not for D's weights
         g.backward(gradient)
-        loss_d = loss_real + loss_fake if penalty is None else loss_real + loss_fake + penalty
-        return self._finish(loss_d, loss_g, loss_real, loss_fake, real, fake)
+        return _Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
+
+    def _learn_from_reals(self, x: Tensor, g: Tensor) -> _Reals:
+        """The gradient of the real part of L_D, and of its penalty, for D: 3D."""
+        seed = self._seed()
+        values = self._criticise(x).values
+        loss_real = self.loss.real(values)
+        loss_real.backward(seed, inputs=self._weights_d)
+        with self._autocast(x):
+            penalty = self.loss.penalty(self.discriminator, x, g)
+        if penalty is not None:
+            penalty.backward(seed, inputs=self._weights_d)
+            penalty = penalty.detach()
+        return _Reals(values.detach(), loss_real.detach(), penalty)
+
+    def critic_step(self, x: Tensor, z: Tensor) -> None:
+        """One step of the discriminator alone: 6D + 1G."""
+        self._begin()
+        for x_part, z_part in zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True):
+            with torch.no_grad():
+                g = self._generate(z_part)
+            loss_fake = self.loss.fake(self._criticise(g).values)
+            loss_fake.backward(self._seed(), inputs=self._weights_d)
+            self._learn_from_reals(x_part, g)
+        self._step_discriminator()
+        self.scaler.update()
 
     def discrete_step(self, loss: BganDiscrete, x: Tensor, z: Tensor) -> Measures:
         """One step of both networks for black and white images: (3M + 3)D + 3G.
 
         The generator learns from the discriminator's values alone, not through it.
         """
+        self._begin()
+        fakes, reals = [], []
+        for x_part, z_part in zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True):
+            fakes.append(self._learn_from_drawn(loss, z_part))
+            black_and_white = torch.where(x_part > 0, 1.0, -1.0).to(x.dtype)
+            reals.append(self._learn_from_reals(black_and_white, fakes[-1].images))
+        return self._finish(fakes, reals)
+
+    def _learn_from_drawn(self, loss: BganDiscrete, z: Tensor) -> _Fakes:
         assert isinstance(self.generator, BlackAndWhite)
-        self.optimizer_d.zero_grad()
-        self.optimizer_g.zero_grad()
         with self._autocast(z):
             logits = self.generator.logits(z)
         logits = logits.to(z.dtype)
         drawn = loss.draw(logits)
-        fake, _ = self._criticise(drawn.flatten(0, 1))
-        loss_fake = loss.fake(fake)
-        loss_fake.backward(inputs=self._weights_d)
-        real, _ = self._criticise(torch.where(x > 0, 1.0, -1.0).to(x.dtype))
-        loss_real = loss.real(real)
-        loss_real.backward(inputs=self._weights_d)
-        loss_g = loss.reinforce(logits, drawn, fake.unflatten(0, drawn.shape[:2]))
-        loss_g.backward()
-        return self._finish(loss_real + loss_fake, loss_g, loss_real, loss_fake, real, fake)
+        values = self._criticise(drawn.flatten(0, 1)).values
+        loss_fake = loss.fake(values)
+        loss_fake.backward(self._seed(), inputs=self._weights_d)
+        loss_g = loss.reinforce(logits, drawn, values.unflatten(0, drawn.shape[:2]))
+        loss_g.backward(self._seed())
+        return _Fakes(drawn, values.detach(), loss_fake.detach(), loss_g.detach())
 
-    def _finish(
-        self,
-        loss_d: Tensor,
-        loss_g: Tensor,
-        loss_real: Tensor,
-        loss_fake: Tensor,
-        real: Tensor,
-        fake: Tensor,
-    ) -> Measures:
-        """Both optimizers' steps, the moving average and the loss's state; what to tell."""
-        self.optimizer_d.step()
+    def _begin(self) -> None:
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        self.optimizer_d.zero_grad(set_to_none=not self._graphs)
+        self.optimizer_g.zero_grad(set_to_none=not self._graphs)
+
+    def _seed(self) -> Tensor:
+        """What a backward pass over one part starts from."""
+        return self.scaler.scale(self._share)
+
+    def _step_discriminator(self) -> None:
+        self.scaler.step(self.optimizer_d)
         self.loss.constrain(self.discriminator)
-        self.optimizer_g.step()
+
+    def _finish(self, fakes: list[_Fakes], reals: list[_Reals]) -> Measures:
+        """Both optimizers' steps, the moving average and the loss's state; what to tell."""
+        self._step_discriminator()
+        self.scaler.step(self.optimizer_g)
+        self.scaler.update()
         with torch.no_grad():
             self._average()
-            real, fake = real.detach(), fake.detach()
+            real = torch.cat([part.values for part in reals])
+            fake = torch.cat([part.values for part in fakes])
+            loss_real = _mean([part.loss for part in reals])
+            loss_fake = _mean([part.loss for part in fakes])
+            penalties = [part.penalty for part in reals if part.penalty is not None]
+            loss_d = loss_real + loss_fake
             energies = self.loss.critic == "autoencoder"
             scalars = {
-                "loss_d": loss_d.detach(),
-                "loss_g": loss_g.detach(),
-                "loss_real": real.mean() if energies else loss_real.detach(),
-                "loss_fake": fake.mean() if energies else loss_fake.detach(),
+                "loss_d": loss_d + _mean(penalties) if penalties else loss_d,
+                "loss_g": _mean([part.loss_g for part in fakes]),
+                "loss_real": real.mean() if energies else loss_real,
+                "loss_fake": fake.mean() if energies else loss_fake,
                 **self.loss.advance(real, fake),
             }
         return Measures(scalars, real, fake)
 
-    def critic_step(self, x: Tensor, z: Tensor) -> None:
-        """One step of the discriminator alone: 6D + 1G."""
-        with torch.no_grad():
-            g = self._generate(z)
-        self.optimizer_d.zero_grad()
-        self.loss.fake(self._criticise(g)[0]).backward(inputs=self._weights_d)
-        self.loss.real(self._criticise(x)[0]).backward(inputs=self._weights_d)
-        self._penalise(x, g)
-        self.optimizer_d.step()
-        self.loss.constrain(self.discriminator)
-
-    def _penalise(self, x: Tensor, g: Tensor) -> Tensor | None:
-        with self._autocast(x):
-            penalty = self.loss.penalty(self.discriminator, x, g)
-        if penalty is not None:
-            penalty.backward(inputs=self._weights_d)
-        return penalty
-
     def _autocast(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self.amp, enabled=self.amp is not None)
 
-    def _generate(self, z: Tensor) -> Tensor:
+    def _run_generator(self, z: Tensor) -> Tensor:
         with self._autocast(z):
             g = self.generator(z)
         return g.to(z.dtype)
 
-    def _criticise(self, images: Tensor) -> tuple[Tensor, Tensor | Reconstruction]:
+    def _run_discriminator(self, images: Tensor) -> Criticism:
         with self._autocast(images):
             output = self.discriminator(images)
-        return self.loss.values(output, images), output
+        return Criticism(self.loss.values(output, images), output)
 
     def _average(self) -> None:
         # A short memory at first, so that early samples are not the initial weights.
@@ -213,12 +318,19 @@ class Update:
             "loss": self.loss.state_dict(),
             "optimizer_g": self.optimizer_g.state_dict(),
             "optimizer_d": self.optimizer_d.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        for name in ("generator", "ema", "discriminator", "loss", "optimizer_g", "optimizer_d"):
+        for name in ("generator", "ema", "discriminator", "loss"):
             getattr(self, name).load_state_dict(state[name])
+        for name in ("optimizer_g", "optimizer_d", "scaler"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).mean()
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

@@ -18,11 +18,13 @@ from began_cli import config, settings
 from began_cli.errors import UserError
 from began_cli.gan import networks
 
-FORMAT = 1
+FORMAT = 2
+SCORED = ("gan", "bgan", "wgan", "wgan_gp")
 TABLES = {"config", "data", "monitor"}  # looked into before anything else is put to use
 WHOLE = TABLES | {
     *("format", "began", "step", "generator", "ema", "discriminator", "loss", "optimizer_g"),
     *("optimizer_d", "schedule", "batches", "latents", "rollbacks", "rng"),
+    "scaler",
 }
 NAME = re.compile(r"step-(\d{8,})\.pt")
 
@@ -159,15 +161,39 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{setting}={path}: not a checkpoint of began")
     version = state["format"]
-    if not isinstance(version, int) or version != FORMAT:
+    if not isinstance(version, int) or not 1 <= version <= FORMAT:
         raise UserError(
-            f"{setting}={path}: format {version}, and this began reads format {FORMAT}; "
+            f"{setting}={path}: format {version}, and this began reads formats 1 to {FORMAT}; "
             "use the version of began that wrote it"
         )
+    if version < FORMAT:
+        state = upgrade(state)
     empty = {name for name in TABLES if not isinstance(state.get(name), dict)}
     if missing := sorted(WHOLE - state.keys() | empty):
         raise UserError(f"{setting}={path}: not a whole checkpoint: {', '.join(missing)} missing")
     return state
+
+
+def upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """What an older format holds, as FORMAT would hold it: settings that it did not know yet have
+    the values that it worked with."""
+    if isinstance(state.get("config"), dict):
+        state = state | {"config": upgrade_config(state["config"])}
+    return {"scaler": {}} | state | {"format": FORMAT}
+
+
+def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run of any earlier version, with those that it did not know yet."""
+    new = {"accumulate": 1, "compile": "off", "dry_run": False} | saved
+    if isinstance(new.get("optimizer"), dict):
+        new["optimizer"] = {"eps": 1e-8} | new["optimizer"]
+    if isinstance(loss := new.get("loss"), dict) and loss.get("name") in SCORED:
+        new["loss"] = {"pack": 1} | loss
+    if isinstance(data := new.get("dataset"), dict) and data.get("name") != "ring":
+        new["dataset"] = {"flip": False} | data
+        if data.get("name") == "folder":
+            new["dataset"] = {"cache": None} | new["dataset"]
+    return new
 
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)
@@ -188,6 +214,6 @@ def generator_of(
 ) -> tuple[nn.Module, config.TrainConfig]:
     """The averaged generator of a checkpoint, ready to sample, and the settings of its training."""
     trained = settings.parse("train", state["config"])
-    generator = networks.build_generator(trained.model, trained.dataset, trained.loss)
+    generator = networks.build_generator(trained.model, trained.dataset, trained.loss, device)
     generator.load_state_dict(state["ema"])
-    return generator.to(device).eval().requires_grad_(False), trained
+    return generator.eval().requires_grad_(False), trained

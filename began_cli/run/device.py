@@ -13,7 +13,7 @@ def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, MPS or the CPU, in this order. Raises UserError for one that is not there."""
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -21,6 +21,8 @@ def pick_device(name: str) -> torch.device:
         raise UserError(
             f"device={name}: there are {there} CUDA devices here; device=auto picks one"
         )
+    if device.type == "cuda":
+        return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: not available here; device=auto picks one that is")
     return device
@@ -35,7 +37,12 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else None
-    return torch.bfloat16 if name == "bf16" else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def precision_name(amp: torch.dtype | None) -> str:
+    """An autocast type as `precision` names it."""
+    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[amp]
 
 
 def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:

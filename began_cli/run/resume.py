@@ -16,6 +16,7 @@ from began_cli.run import checkpoint
 HARMLESS = {
     *("steps", "log_every", "sample_every", "checkpoint_every", "resume", "out", "device"),
     *("dataset.root", "dataset.device", "dataset.fallback", "recipe", "disk_full"),
+    *("dataset.cache", "compile", "dry_run"),
     *("watchdog", "watch.patience", "watch.diversity", "watch.rollbacks"),
 }
 
@@ -28,7 +29,7 @@ def same_run(cfg: TrainConfig) -> str | None:
     wanted = flat(settings.plain(cfg))
     for run in checkpoint.runs(Path("outputs")):
         try:
-            there = flat(settings.read_yaml(run / "config.yaml"))
+            there = flat(checkpoint.upgrade_config(settings.read_yaml(run / "config.yaml")))
         except (OSError, ValueError):
             continue
         # A margin that was to be found stands there as the number it became.

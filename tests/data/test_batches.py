@@ -3,7 +3,8 @@ import operator
 
 import torch
 
-from began_cli.data.batches import Batches, hash_seed
+from began_cli.data.batches import Ahead, Batches, hash_seed
+from began_cli.images import to_float
 
 CPU = torch.device("cpu")
 
@@ -60,3 +61,46 @@ def test_hashed_seeds_are_63_bits_and_differ():
     seeds = {hash_seed(seed, n) for seed in range(100) for n in range(100)}
     assert len(seeds) == 10_000
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_flips_mirror_about_half_the_images_and_come_back():
+    images = torch.arange(2, dtype=torch.uint8).repeat(400, 1, 1, 1)  # 0, 1 from left to right
+    flipped = Batches(images, 100, 0, CPU, flip=True)
+    first = torch.cat([flipped() for _ in range(4)])
+    mirrored = first[:, 0, 0, 0] > first[:, 0, 0, 1]
+    assert 150 < mirrored.sum() < 250
+    again = Batches(images, 100, 0, CPU, flip=True)
+    again.load_state_dict({"epoch": 0, "position": 200})
+    assert torch.equal(torch.cat([again() for _ in range(2)]), first[200:])
+    plain = stream(400, 400)
+    assert torch.equal(plain._order, flipped.__class__(images, 1, 0, CPU)._order)
+
+
+def test_batches_ahead_are_the_same_and_their_position_is_that_of_those_given():
+    """A device that is not the images': the next batch is fetched before it is asked for."""
+    here, there = stream(), Batches(numbered(10), 4, 0, torch.device("meta"))
+    for _ in range(6):
+        assert there.state_dict() == here.state_dict()
+        assert there().device.type == "meta"
+        here()
+    there.load_state_dict({"epoch": 1, "position": 3})
+    assert there.state_dict() == {"epoch": 1, "position": 3}
+
+
+def test_two_buffers_take_turns():
+    images = numbered(10)
+    ahead = Ahead(images, 2, torch.device("meta"))
+    ahead.start(torch.tensor([1, 2]))
+    ahead.start(torch.tensor([3, 4]))
+    assert sorted(numbers(to_float(b))[0] for b in ahead.buffers) == [1, 3]
+    ahead.start(torch.tensor([5, 6]))
+    assert sorted(numbers(to_float(b))[0] for b in ahead.buffers) == [3, 5]
+
+
+def test_pages_are_let_go_now_and_then(monkeypatch):
+    monkeypatch.setattr("began_cli.data.batches.FORGET_EVERY", 10)
+    calls = []
+    batches = Batches(numbered(10), 4, 0, CPU, forget=lambda: calls.append(1))
+    for _ in range(6):
+        batches()
+    assert len(calls) == 2  # after 12 and 24 bytes

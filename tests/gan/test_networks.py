@@ -8,12 +8,14 @@ from torch.nn import functional as F
 
 from began_cli.gan import networks
 
+CPU = torch.device("cpu")
+
 
 def build(*overrides: str, critic="autoencoder"):
     cfg = settings("train", "dataset=folder", "dataset.root=x", *overrides)
     return (
-        networks.build_generator(cfg.model, cfg.dataset, cfg.loss),
-        networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, critic),
+        networks.build_generator(cfg.model, cfg.dataset, cfg.loss, CPU),
+        networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, critic, CPU),
     )
 
 

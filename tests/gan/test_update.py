@@ -8,25 +8,27 @@ from conftest import TINY, settings
 from torch.nn import functional as F
 from torch.optim import SGD
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from began_cli import config
 from began_cli.data.batches import Batches
 from began_cli.gan import losses, networks
 from began_cli.gan.build import build
+from began_cli.gan.flops import count_flops
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
 
+CPU = torch.device("cpu")
 MODELS = ("began", "dcgan", "mlp")
 
 
-def make(loss: str, model: str, *more: str, dtype=torch.float64, lr=0.0) -> Update:
+def make(
+    loss: str, model: str, *more: str, dtype=torch.float64, lr=0.0, amp=None, accumulate=1
+) -> Update:
     cfg = settings("train", f"loss={loss}", f"model={model}", *TINY, *more)
     d = cfg.dataset
     objective = losses.build(cfg.loss, (d.channels, d.image_size, d.image_size)).to(dtype)
-    generator = networks.build_generator(cfg.model, d, cfg.loss).to(dtype)
-    critic = networks.build_discriminator(cfg.model, d, cfg.loss, objective.critic).to(dtype)
+    generator = networks.build_generator(cfg.model, d, cfg.loss, CPU).to(dtype)
+    critic = networks.build_discriminator(cfg.model, d, cfg.loss, objective.critic, CPU).to(dtype)
     return Update(
         generator,
         critic,
@@ -34,6 +36,8 @@ def make(loss: str, model: str, *more: str, dtype=torch.float64, lr=0.0) -> Upda
         SGD(generator.parameters(), lr),
         SGD(critic.parameters(), lr),
         cfg.ema.decay,
+        amp,
+        accumulate=accumulate,
     )
 
 
@@ -400,25 +404,6 @@ def in_optimizer(event) -> bool:
     return False
 
 
-class CountFlops(TorchDispatchMode):
-    """torch's own counts an operator; its FlopCounterMode trips over `autograd.grad` to a leaf."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            count = flop_registry[func._overloadpacket]
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def flops(work) -> int:
-    with CountFlops() as counter:
-        work()
-    return counter.total
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("loss", "passes"),
@@ -428,39 +413,183 @@ def test_work_is_the_minimum(loss, passes, model):
     """6D + 3G or 7D + 3G, less the data gradients of first layers that nobody needs."""
     update = make(loss, model, dtype=torch.float32)
     x, z = batch(dtype=torch.float32)
-    one_d = flops(lambda: update.discriminator(x))
-    one_g = flops(lambda: update.generator(z))
+    one_d = count_flops(lambda: update.discriminator(x))
+    one_g = count_flops(lambda: update.generator(z))
     first_d = next(m for m in update.discriminator.modules() if hasattr(m, "weight"))
     first_g = next(m for m in update.generator.modules() if hasattr(m, "weight"))
-    first_d = flops(lambda: first_d(x.flatten(1) if model == "mlp" else x))
-    first_g = flops(lambda: first_g(z))
-    pull = flops(lambda: losses.pulling_away(torch.zeros(4, 64))) if loss == "ebgan_pt" else 0
+    first_d = count_flops(lambda: first_d(x.flatten(1) if model == "mlp" else x))
+    first_g = count_flops(lambda: first_g(z))
+    pull = count_flops(lambda: losses.pulling_away(torch.zeros(4, 64))) if loss == "ebgan_pt" else 0
 
     expected = passes * one_d + 3 * one_g - (passes - 5) * first_d - first_g + 3 * pull
-    assert flops(lambda: update.joint_step(x, z)) == expected
+    assert count_flops(lambda: update.joint_step(x, z)) == expected
 
 
 def test_work_of_the_other_steps():
     """Separate latents 8D + 4G; a critic's step 6D + G; M drawn images (3M + 3)D + 3G."""
     x, z = batch(dtype=torch.float32)
     update = make("began", "began", "loss.separate_latents=true", dtype=torch.float32)
-    one_d, one_g = flops(lambda: update.discriminator(x)), flops(lambda: update.generator(z))
-    first_d = flops(lambda: update.discriminator.encoder.first(x))
-    first_g = flops(lambda: update.generator[0].h0(z))
-    step = flops(lambda: update.joint_step(x, z, lambda: z))
+    one_d, one_g = (
+        count_flops(lambda: update.discriminator(x)),
+        count_flops(lambda: update.generator(z)),
+    )
+    first_d = count_flops(lambda: update.discriminator.encoder.first(x))
+    first_g = count_flops(lambda: update.generator[0].h0(z))
+    step = count_flops(lambda: update.joint_step(x, z, lambda: z))
     assert step == 8 * one_d + 4 * one_g - 2 * first_d - first_g
 
     update = make("wgan", "began", dtype=torch.float32)
-    one_d, one_g = flops(lambda: update.discriminator(x)), flops(lambda: update.generator(z))
-    assert flops(lambda: update.critic_step(x, z)) == 6 * one_d + one_g - 2 * first_d
+    one_d, one_g = (
+        count_flops(lambda: update.discriminator(x)),
+        count_flops(lambda: update.generator(z)),
+    )
+    assert count_flops(lambda: update.critic_step(x, z)) == 6 * one_d + one_g - 2 * first_d
 
     update = make("wgan_gp", "began", dtype=torch.float32)  # 6D + 3G and the penalty, by itself
     critic = update.discriminator
-    alone = flops(lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d))
+    alone = count_flops(
+        lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d)
+    )
     assert 5 * one_d < alone < 7 * one_d
-    step = flops(lambda: update.joint_step(x, z))
+    step = count_flops(lambda: update.joint_step(x, z))
     assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
 
     update = make("bgan_discrete", "began", "loss.samples=5", dtype=torch.float32)
-    step = flops(lambda: update.discrete_step(update.loss, x, z))
+    step = count_flops(lambda: update.discrete_step(update.loss, x, z))
     assert step == 18 * one_d + 3 * one_g - 6 * first_d - first_g
+
+
+@pytest.mark.parametrize("model", ["began", "mlp"])  # without batch normalisation
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *("began", "ebgan", "bgan", "gan", "wgan", "began_unbalanced"),
+        *("bgan loss.log_z=true", "began loss.separate_latents=true"),
+    ],
+)
+def test_accumulated_parts_make_the_step_of_the_whole_batch(loss, model):
+    line = loss.split()
+    line += ["loss.margin=5"] if "ebgan" in loss else []
+    whole, parts = (make(*line[:1], model, *line[1:], lr=0.1, accumulate=n) for n in (1, 3))
+    parts.generator.load_state_dict(whole.generator.state_dict())
+    parts.discriminator.load_state_dict(whole.discriminator.state_dict())
+    x, z = batch(6)
+    other = batch(6)[1]
+    if line[0] == "began":
+        whole.loss.k_t.fill_(0.3)
+        parts.loss.k_t.fill_(0.3)
+    for _ in range(2):
+        seen = [update.joint_step(x, z, lambda: other) for update in (whole, parts)]
+        for name, value in seen[0].scalars.items():
+            torch.testing.assert_close(seen[1].scalars[name], value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(seen[0].fake, seen[1].fake)
+        whole.critic_step(x, z)
+        parts.critic_step(x, z)
+    for name in ("generator", "discriminator"):
+        a_weights, b_weights = (getattr(update, name).parameters() for update in (whole, parts))
+        for a, b in zip(a_weights, b_weights, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-10)
+
+
+def test_accumulated_discrete_step_has_the_mean_of_its_parts():
+    update = make("bgan_discrete", "mlp", "loss.samples=3", accumulate=2)
+    alone = copy.deepcopy(update)
+    alone.accumulate, alone._share = 1, torch.ones(())
+    x, z = batch(4)
+    torch.manual_seed(1)
+    measures = update.discrete_step(update.loss, x, z)
+    torch.manual_seed(1)
+    sums: dict[str, torch.Tensor] = {}
+    for part in range(2):
+        rows = slice(2 * part, 2 * part + 2)
+        for network in (alone.generator, alone.discriminator):
+            network.zero_grad()
+        alone.discrete_step(alone.loss, x[rows], z[rows])
+        for name, weight in alone.generator.named_parameters():
+            sums[name] = sums.get(name, 0) + weight.grad / 2
+    for name, weight in update.generator.named_parameters():
+        torch.testing.assert_close(weight.grad, sums[name])
+    assert measures.fake.shape == (12,)
+
+
+def test_fp16_scales_the_gradients_and_leaves_out_steps_that_overflow():
+    """Unscaled afterwards, the weights' gradients are fp32's; an infinite one moves nothing."""
+    full = make("gan", "mlp", dtype=torch.float32)
+    half = make("gan", "mlp", dtype=torch.float32, amp=torch.float16)
+    half.generator.load_state_dict(full.generator.state_dict())
+    half.discriminator.load_state_dict(full.discriminator.state_dict())
+    x, z = batch(8, dtype=torch.float32)
+    full.joint_step(x, z)
+    half.joint_step(x, z)  # GradScaler divides by its scale before the optimizer's step
+    for a, b in zip(full.discriminator.parameters(), half.discriminator.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0.05, atol=1e-3)
+
+    half.optimizer_d.param_groups[0]["lr"] = 0.1
+    before = [weight.clone() for weight in half.discriminator.parameters()]
+    scale = half.scaler.get_scale()
+    half.joint_step(x * float("inf"), z)
+    for a, b in zip(before, half.discriminator.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert half.scaler.get_scale() == scale / 2
+
+
+def test_scale_of_fp16_comes_back():
+    update = make("gan", "mlp", dtype=torch.float32, amp=torch.float16)
+    x, z = batch(4, dtype=torch.float32)
+    update.joint_step(x * float("inf"), z)
+    again = make("gan", "mlp", dtype=torch.float32, amp=torch.float16)
+    again.load_state_dict(update.state_dict())
+    assert again.scaler.get_scale() == update.scaler.get_scale() == 2.0**15
+
+
+@pytest.mark.parametrize("loss", ["began", "gan", "ebgan_pt", "wgan_gp"])
+def test_compiled_networks_compute_the_same(loss):
+    plain, compiled = (make(loss, "began", dtype=torch.float32, lr=0.01) for _ in range(2))
+    compiled.load_state_dict(plain.state_dict())
+    x, z = batch(dtype=torch.float32)
+    state = torch.get_rng_state()
+    compiled.compile("default", x, z)
+    assert torch.equal(torch.get_rng_state(), state)
+    for a, b in zip(plain.generator.parameters(), compiled.generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+    measured = []
+    for update in (plain, compiled):
+        torch.manual_seed(3)
+        update.critic_step(x, z)
+        measured.append(update.joint_step(x, z).scalars)
+    for name, value in measured[0].items():
+        torch.testing.assert_close(measured[1][name], value, rtol=1e-4, atol=1e-6)
+    for a, b in zip(plain.generator.parameters(), compiled.generator.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiler_that_fails_leaves_all_as_it_was(monkeypatch):
+    update = make("gan", "dcgan", dtype=torch.float32)
+    kept = copy.deepcopy(update.discriminator.state_dict())
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: lambda *_: 1 / 0)
+    x, z = batch(dtype=torch.float32)
+    with pytest.raises(ZeroDivisionError):
+        update.compile("max", x, z)
+    assert all(torch.equal(kept[k], v) for k, v in update.discriminator.state_dict().items())
+    update.joint_step(x, z)  # as it is
+
+
+def test_packed_images_are_judged_together():
+    """PacGAN: the critic's input is the images' channels side by side, its value one a pack."""
+    update = make("wgan_gp", "mlp", "loss.pack=2")
+    x, z = batch(6)
+    values = update.discriminator(x)
+    assert values.shape == (3,)
+    changed = x.clone()
+    changed[1] += 1
+    differs = update.discriminator(changed) != values
+    assert differs.tolist() == [True, False, False]
+    torch.manual_seed(5)
+    e = torch.rand(3, 1, dtype=torch.float64)
+    g = update.generator(z).detach()
+    both = (e * x.reshape(3, -1) + (1 - e) * g.reshape(3, -1)).requires_grad_()
+    slopes = torch.autograd.grad(update.discriminator(both.view(6, 1, 16, 16)).sum(), both)[0]
+    torch.manual_seed(5)
+    penalty = update.loss.penalty(update.discriminator, x, g)
+    expected = 10 * ((slopes.norm(dim=1) - 1) ** 2).mean()
+    torch.testing.assert_close(penalty.detach(), expected)

@@ -102,7 +102,13 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [[1, 2], {"step": 3}, {"format": 1, "step": 1}, {"config": {}, "step": 1, "format": 99}],
+    [
+        [1, 2],
+        {"step": 3},
+        {"format": 1, "step": 1},
+        {"format": 2, "step": 1},
+        {"config": {}, "step": 1, "format": 99},
+    ],
 )
 def test_files_that_are_not_ours(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
