@@ -1,8 +1,9 @@
 """Tensors in [-1, 1] to pixels and back, grids, PNG and animations."""
 
 import os
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
+
+AT_ONCE = 1024  # images waiting to be written
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -60,9 +63,15 @@ def save_png(image: Tensor, path: Path) -> None:
 
 
 def save_pngs(images: Iterable[Tensor], paths: Iterable[Path]) -> None:
-    """Writes each uint8 image (C, H, W) to its path, on threads."""
+    """Writes each uint8 image (C, H, W) to its path, on threads, while the next ones are made."""
+    waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(save_png, images, paths))
+        for image, path in zip(images, paths, strict=True):
+            if len(waiting) >= AT_ONCE:
+                waiting.popleft().result()
+            waiting.append(pool.submit(save_png, image, path))
+        for writing in waiting:
+            writing.result()
 
 
 def save_gif(frames: list[Tensor], path: Path, fps: float) -> None:

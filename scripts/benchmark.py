@@ -1,37 +1,61 @@
 """Measures began against plain references, alternating in one process.
 
-    python scripts/benchmark.py loop [--rounds 3] [--json] [setting=value …]
+    python scripts/benchmark.py step|loop|data|sample|startup [--rounds N] [--json] [x=y …]
 
-Prints the median of the rounds and each round's ratio; `--json` prints one JSON object instead.
+step     a BEGAN step against three discriminator passes, and against G's phase then D's
+loop     `began train`'s loop, its logs, samples and checkpoints included, against the bare step
+data     a folder of images against ImageFolder and DataLoader with two workers
+sample   `began sample` against the bare generator
+startup  `began --help` and `began train --cfg job` against importing torch
+
+Prints medians, and the ratio with its least and most over the rounds.
 """
 
 import argparse
+import copy
+import itertools
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
-from began_cli import settings
+from began_cli import images, settings
 from began_cli.cli import CONF
+from began_cli.commands import sample as sampling
 from began_cli.commands import train
-from began_cli.commands.ready import ready
+from began_cli.commands.dry_run import wait
+from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
+from began_cli.gan import latents, networks
+from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
 from began_cli.run.device import pick_device
 
+Result = dict[str, Any]
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=BENCHMARKS)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("settings", nargs="*", help="as for `began train`")
     args = parser.parse_intermixed_args()
     result = BENCHMARKS[args.what](args.rounds, args.settings)
@@ -39,7 +63,7 @@ def main() -> None:
         print(json.dumps(result))
     else:
         for name, value in result.items():
-            print(f"{name:32} {value}")
+            print(f"{name:48} {value}")
 
 
 def composed(overrides: list[str]) -> TrainConfig:
@@ -49,38 +73,167 @@ def composed(overrides: list[str]) -> TrainConfig:
         return settings.parse("train", compose("train", overrides))
 
 
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds that `work` takes, the device's included."""
-    wait()
+    wait(device)
     start = time.perf_counter()
     work()
-    wait()
+    wait(device)
     return time.perf_counter() - start
 
 
-def loop(rounds: int, overrides: list[str]) -> dict[str, Any]:
-    """`began train`'s loop, its logs, samples and checkpoints included, against the bare step."""
+def alternating(
+    work: dict[str, Callable[[], Any]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each, one after the other in every round, after one round to warm up."""
+    for each in work.values():
+        each()
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, each in work.items():
+            seconds[name].append(timed(each, device))
+    return seconds
+
+
+def ratios(base: list[float], ours: list[float]) -> str:
+    """How many times faster ours is: the median, least and most over the rounds."""
+    each = [a / b for a, b in zip(base, ours, strict=True)]
+    return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+
+
+# --- step -----------------------------------------------------------------------------------------
+
+
+class Reference:
+    """BEGAN as public repositories step it, on the same networks with the plain up-sampling."""
+
+    def __init__(self, update: Update, gamma: float, lambda_k: float, lr: float) -> None:
+        self.generator = copy.deepcopy(update.generator)
+        self.discriminator = copy.deepcopy(update.discriminator)
+        for network in (self.generator, self.discriminator):
+            for module in network.modules():
+                if isinstance(module, networks.UpConv2d):
+                    module.composed = False
+        self.gamma, self.lambda_k, self.k_t, self.m = gamma, lambda_k, 0.0, 0.0
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr)
+
+    def energy(self, v: Tensor) -> Tensor:
+        return (v - self.discriminator(v).images).abs().mean()
+
+    def three_passes(self, x: Tensor, z: Tensor) -> None:
+        """D on x, on G(z) detached and on G(z); then both steps."""
+        g = self.generator(z)
+        loss_real, loss_fake = self.energy(x), self.energy(g.detach())
+        loss_g = self.energy(g)
+        self.optimizer_g.zero_grad()
+        loss_g.backward()
+        self.optimizer_d.zero_grad()
+        (loss_real - self.k_t * loss_fake).backward()
+        self.optimizer_d.step()
+        self.optimizer_g.step()
+        self.control(loss_real.item(), loss_fake.item())
+
+    def two_phases(self, x: Tensor, z: Tensor) -> None:
+        """G's phase, its step included, then D's."""
+        self.optimizer_g.zero_grad()
+        g = self.generator(z)
+        self.energy(g).backward()
+        self.optimizer_g.step()
+        self.optimizer_d.zero_grad()
+        loss_real, loss_fake = self.energy(x), self.energy(g.detach())
+        (loss_real - self.k_t * loss_fake).backward()
+        self.optimizer_d.step()
+        self.control(loss_real.item(), loss_fake.item())
+
+    def control(self, real: float, fake: float) -> None:
+        balance = self.gamma * real - fake
+        self.k_t = min(max(self.k_t + self.lambda_k * balance, 0.0), 1.0)
+        self.m = real + abs(balance)
+
+
+def noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
+    """Images of random pixels: a step costs the same whatever they show."""
+    d = cfg.dataset
+    shape = (count, d.channels, d.image_size, d.image_size)
+    generator = torch.Generator().manual_seed(0)
+    return sources.Source(
+        torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), "random pixels"
+    )
+
+
+def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
+    """BEGAN's step. Default: 64x64, n = 64, batch 16; with precision=bf16 ours alone is so."""
+    cfg = composed(["loss=began", "dataset=folder", "dataset.root=x", *overrides])
+    device = pick_device(cfg.device)
+    ours = ready(cfg, noise(cfg), device)
+    loss: Any = cfg.loss
+    plain = [Reference(ours.update, loss.gamma, loss.lambda_k, cfg.optimizer.lr) for _ in range(2)]
+    x, z = ours.batches(), ours.latents()
+    if cfg.compile != "off":
+        ours.update.compile(cfg.compile, x, z)
+    once = {
+        "three passes": lambda: plain[0].three_passes(x, z),
+        "two phases": lambda: plain[1].two_phases(x, z),
+        "began": lambda: ours.update(lambda: x, lambda: z),
+    }
+
+    def several(work: Callable[[], Any]) -> Callable[[], None]:
+        def repeat() -> None:
+            for _ in range(steps):
+                work()
+
+        return repeat
+
+    seconds = alternating({name: several(work) for name, work in once.items()}, rounds, device)
+    peak = matrix_peak(device, ours.update.amp)
+    result: Result = {}
+    work = {}
+    for name, each in seconds.items():
+        median = statistics.median(each) / steps
+        if name != "began" or cfg.compile == "off":
+            work[name] = count_flops(once[name]) / cfg.batch_size
+            result[f"{name}, GFLOPs an image"] = round(work[name] / 1e9, 4)
+        result[f"{name}, ms a step"] = round(1000 * median, 2)
+        result[f"{name}, images/s"] = round(cfg.batch_size / median, 2)
+    for name in ("three passes", "two phases"):
+        result[f"began is faster than {name}"] = ratios(seconds[name], seconds["began"])
+    if "began" in work:
+        result["began's work over three passes'"] = round(work["began"] / work["three passes"], 3)
+        rate = work["began"] * cfg.batch_size * steps / statistics.median(seconds["began"])
+        result["began's share of the matrix-product peak"] = f"{rate / peak:.0%}"
+    result["matrix-product peak, GFLOPS"] = round(peak / 1e9)
+    return result
+
+
+def matrix_peak(device: torch.device, amp: torch.dtype | None, n: int = 2048) -> float:
+    """Floating-point operations a second of the best of 10 products of n x n matrices."""
+    a = torch.randn(n, n, device=device, dtype=amp or torch.float32)
+    return 2 * n**3 / min(timed(lambda: a @ a, device) for _ in range(10))
+
+
+# --- loop -----------------------------------------------------------------------------------------
+
+
+def loop(rounds: int, overrides: list[str]) -> Result:
+    """Default: BGAN on MNIST, 1,000 steps, with the intervals that the settings name."""
     cfg = composed(["dataset=mnist", "loss=bgan", "steps=1000", *overrides])
     cfg.steps += 1  # the first step warms up and is not counted
-    update, batches, stream = ready(cfg, sources.load(cfg.dataset), pick_device(cfg.device))
-    images = (cfg.steps - 1) * cfg.batch_size * update.loss.n_critic
+    device = pick_device(cfg.device)
+    update, batches, stream = ready(cfg, sources.load(cfg.dataset), device)
+    shown = (cfg.steps - 1) * cfg.batch_size * update.loss.n_critic
     whole_step = Update.__call__
     bare, command = [], []
     for _ in range(rounds):
         update(batches, stream)
-        bare.append(images / timed(lambda: [update(batches, stream) for _ in range(cfg.steps - 1)]))
+        bare.append(timed(lambda: [update(batches, stream) for _ in range(cfg.steps - 1)], device))
 
         stamps: list[float] = []
 
         def stamped(self: Update, *streams: Any, stamps: list[float] = stamps) -> Any:
             measures = whole_step(self, *streams)
             if self.step in (1, cfg.steps):
-                wait()
+                wait(device)
                 stamps.append(time.perf_counter())
             return measures
 
@@ -91,22 +244,131 @@ def loop(rounds: int, overrides: list[str]) -> dict[str, Any]:
                 train.main(cfg, [])
             finally:
                 Update.__call__ = whole_step
-        command.append(images / (stamps[1] - stamps[0]))
-    return report("the bare step", bare, "began train", command)
-
-
-def report(name: str, base: list[float], ours: str, rates: list[float]) -> dict[str, Any]:
-    """Medians in images/s and the ratio of each round."""
-    ratios = [b / a for a, b in zip(base, rates, strict=True)]
+        command.append(stamps[1] - stamps[0])
     return {
-        f"{name}, images/s": round(statistics.median(base)),
-        f"{ours}, images/s": round(statistics.median(rates)),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio, least and most": [round(min(ratios), 3), round(max(ratios), 3)],
+        "the bare step, images/s": round(shown / statistics.median(bare)),
+        "began train, images/s": round(shown / statistics.median(command)),
+        "began train over the bare step": ratios(bare, command),
     }
 
 
-BENCHMARKS: dict[str, Callable[[int, list[str]], dict[str, Any]]] = {"loop": loop}
+# --- data -----------------------------------------------------------------------------------------
+
+
+def data(rounds: int, overrides: list[str]) -> Result:
+    """Default: 5,000 JPEGs of 178x218, made for it, to 64x64; or dataset.root=FOLDER of images."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [word for word in overrides if word.startswith("dataset.root=")]
+        if not given:
+            make_jpegs(Path(folder) / "photos" / "all", 5000)
+            overrides = [*overrides, f"dataset.root={folder}/photos"]
+        cfg = composed(["loss=began", "dataset=folder", *overrides])
+        dataset: Any = cfg.dataset
+        dataset.device = "cpu"
+        size = (dataset.image_size, dataset.image_size)
+        ways = [transforms.Resize(size[0]), transforms.CenterCrop(size), transforms.ToTensor()]
+        ways += [transforms.Normalize([0.5] * 3, [0.5] * 3)]
+        folders = ImageFolder(dataset.root, transforms.Compose(ways))
+        loader = DataLoader(folders, cfg.batch_size, shuffle=True, num_workers=2, drop_last=True)
+        cpu = torch.device("cpu")
+        theirs, first, later = [], [], []
+        for i in range(rounds):
+            theirs.append(timed(lambda: [x.sum() for x, _ in loader], cpu) / len(folders))
+            dataset.cache = f"{folder}/cache-{i}"  # an empty one each time
+
+            def fresh() -> None:
+                batches = batches_of(cfg, sources.load(dataset), cpu)
+                for _ in range(len(folders) // cfg.batch_size):
+                    batches().sum()
+
+            first.append(timed(fresh, cpu) / len(folders))
+            batches = batches_of(cfg, sources.load(dataset), cpu)
+            again = lambda batches=batches: [  # noqa: E731
+                batches().sum() for _ in range(10 * len(folders) // cfg.batch_size)
+            ]
+            later.append(timed(again, cpu) / len(folders) / 10)
+    return {
+        "ImageFolder, 2 workers, images/s": round(1 / statistics.median(theirs)),
+        "began, first epoch (decode, cache), images/s": round(1 / statistics.median(first)),
+        "began, later epochs, images/s": round(1 / statistics.median(later)),
+        "first epoch is faster": ratios(theirs, first),
+        "later epochs are faster": ratios(theirs, later),
+    }
+
+
+def make_jpegs(folder: Path, count: int) -> None:
+    """Smooth random pictures of CelebA's size: they compress about as photographs do."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for i in range(count):
+        small = Image.fromarray(random.integers(0, 256, (22, 18, 3), dtype=np.uint8))
+        small.resize((178, 218), Image.Resampling.BICUBIC).save(folder / f"{i:05}.jpg", quality=90)
+
+
+# --- sample ---------------------------------------------------------------------------------------
+
+
+def sample(rounds: int, overrides: list[str], n: int = 10_000) -> Result:
+    """Default: BGAN's generator for MNIST, 10,000 images."""
+    cfg = composed(["dataset=mnist", "loss=bgan", *overrides])
+    device = pick_device(cfg.device)
+    generator = ready(cfg, noise(cfg), device).update.ema
+    rows = latents.from_seeds(range(n), cfg.model.latent_dim)
+    chunks = rows.to(device).split(sampling.CHUNK)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for chunk in chunks:
+            generator(chunk)
+
+    def arrays() -> None:
+        images.to_nhwc(torch.cat(list(sampling.generate(generator, rows))))
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = [Path(folder) / f"seed-{i:05}.png" for i in range(n)]
+
+        def pngs() -> None:
+            made = itertools.chain.from_iterable(sampling.generate(generator, rows))
+            images.save_pngs(made, names)
+
+        seconds = alternating({"bare": bare, "arrays": arrays, "pngs": pngs}, rounds, device)
+    return {
+        "the bare generator, images/s": round(n / statistics.median(seconds["bare"])),
+        "as an array, images/s": round(n / statistics.median(seconds["arrays"])),
+        "as PNG files, images/s": round(n / statistics.median(seconds["pngs"])),
+        "arrays over the bare generator": ratios(seconds["bare"], seconds["arrays"]),
+        "PNG files over the bare generator": ratios(seconds["bare"], seconds["pngs"]),
+    }
+
+
+# --- startup --------------------------------------------------------------------------------------
+
+
+def startup(rounds: int, overrides: list[str]) -> Result:
+    """Whole processes, each from its start."""
+
+    def process(*line: str) -> Callable[[], Any]:
+        return lambda: subprocess.run([sys.executable, *line], check=True, capture_output=True)
+
+    work = {
+        "import torch": process("-c", "import torch"),
+        "began --help": process("-m", "began_cli", "--help"),
+        "began train --cfg job": process("-m", "began_cli", "train", *overrides, "--cfg", "job"),
+    }
+    seconds = alternating(work, rounds, torch.device("cpu"))
+    result: Result = {f"{name}, s": round(statistics.median(t), 2) for name, t in seconds.items()}
+    for name in list(work)[1:]:
+        result[f"{name} is faster"] = ratios(seconds["import torch"], seconds[name])
+    return result
+
+
+BENCHMARKS: dict[str, Callable[[int, list[str]], Result]] = {
+    "step": step,
+    "loop": loop,
+    "data": data,
+    "sample": sample,
+    "startup": startup,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,7 @@
 """`began sample`: images of a trained generator."""
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,10 +33,8 @@ def main(cfg: SampleConfig) -> None:
             case "png":
                 width = len(str(max(cfg.seeds)))
                 names = [f"seed-{seed:0{max(5, width)}d}.png" for seed in cfg.seeds]
-                for start, chunk in zip(
-                    range(0, len(rows), CHUNK), generate(generator, rows), strict=True
-                ):
-                    images.save_pngs(chunk, [out / name for name in names[start : start + CHUNK]])
+                made = itertools.chain.from_iterable(generate(generator, rows))
+                images.save_pngs(made, [out / name for name in names])
                 said = f"{out}/{names[0]} … {names[-1]}" if len(names) > 1 else f"{out}/{names[0]}"
             case "npz":
                 made = torch.cat(list(generate(generator, rows)))

@@ -1,0 +1,52 @@
+"""Where a step spends its time.
+
+    python scripts/profile_step.py [--steps 5] [--out trace.json] [setting=value …]
+
+Prints the ten costliest operators and writes a trace that opens in a browser: ui.perfetto.dev, or
+chrome://tracing. The settings are those of `began train`; the images are random pixels.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from benchmark import composed, noise
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from began_cli.commands.ready import ready
+from began_cli.run.device import pick_device
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("trace.json"))
+    parser.add_argument("settings", nargs="*", help="as for `began train`")
+    args = parser.parse_intermixed_args()
+    cfg = composed(args.settings)
+    device = pick_device(cfg.device)
+    update, batches, stream = ready(cfg, noise(cfg), device)
+    if cfg.compile != "off":
+        update.compile(cfg.compile, batches(), stream())
+    for _ in range(2):
+        update(batches, stream)
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as seen:
+        for _ in range(args.steps):
+            with record_function("step"):
+                update(batches, stream)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    seen.export_chrome_trace(str(args.out))
+    costliest = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    print(seen.key_averages().table(sort_by=costliest, row_limit=10, max_name_column_width=50))
+    print(f"{args.out}: open it in ui.perfetto.dev")
+
+
+if __name__ == "__main__":
+    main()
