@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,6 +102,8 @@ def _run(command: str, line: list[str]) -> None:
     overrides = [_tame(word, args.multirun) for word in args.overrides]
     if args.multirun and any(word.startswith("out=") for word in overrides):
         _fail(who, "out: names the folder of one run; with -m use hydra.sweep.dir=…")
+    if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
+        overrides.append(f"hydra.sweep.dir={_quoted(_sweep_folder(overrides))}")
     kept = _standing_folders(overrides)
     sys.argv = [who, *(word for word in line if word not in args.overrides), *overrides]
 
@@ -113,6 +116,12 @@ def _run(command: str, line: list[str]) -> None:
         try:
             if command == "train":
                 cfg.out = hydra.runtime.output_dir
+                if (
+                    args.multirun
+                    and cfg.resume is None
+                    and any(Path(cfg.out).glob("checkpoints/step-*.pt"))
+                ):
+                    cfg.resume = cfg.out  # the same sweep once more: it goes on, or is done
             parsed = settings.parse(command, cfg)
             module = importlib.import_module(f"began_cli.commands.{command}")
             if command == "train":
@@ -123,9 +132,12 @@ def _run(command: str, line: list[str]) -> None:
             if args.multirun:
                 failures[-1] = f"[{' '.join(hydra.overrides.task)}] {failures[-1]}"
                 print(f"{who}: {failures[-1]}", file=sys.stderr, flush=True)
-        except Exception:
-            crashed = True  # a bug of ours: the whole traceback
-            raise
+        except Exception as error:  # a bug of ours: the whole traceback
+            if not args.multirun:
+                crashed = True
+                raise
+            traceback.print_exc()
+            failures.append(f"[{' '.join(hydra.overrides.task)}] {type(error).__name__}: {error}")
         finally:
             _discard_empty(Path(hydra.runtime.output_dir), kept)
 
@@ -144,6 +156,26 @@ def _run(command: str, line: list[str]) -> None:
         _fail(who, f"{len(failures)} of the sweep's runs failed: {'; '.join(failures)}", code=1)
     if failures:
         _fail(who, failures[0])
+
+
+def _sweep_folder(overrides: list[str]) -> str:
+    """Where a sweep without a folder of its own goes: the same line, the same folder.
+
+    Its name has the fixed settings with their values and the swept ones without, so that a value
+    more goes into the same folder.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from began_cli import settings
+
+    words = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            words.append(key)
+        elif not override.is_hydra_override() and key not in UNNAMED:
+            words.append(f"{key}-{override.get_value_element_as_str()}")
+    return "outputs/sweep/" + settings.file_name("_".join(words))
 
 
 def _check_sweep(command: str, overrides: list[str]) -> None:
@@ -177,6 +209,7 @@ def _fail(who: str, message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+UNNAMED = {"resume", "device", "dataset.root", "dataset.device", "dataset.cache"}
 PATHS = {"ckpt", "resume", "out", "dataset.root", "hydra.run.dir", "hydra.sweep.dir"}
 
 

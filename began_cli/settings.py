@@ -4,6 +4,7 @@ Hydra composes against the schemas, so a wrong name or type fails before anythin
 this module and `cli` a setting is a plain dataclass: neither Hydra nor OmegaConf is known there.
 """
 
+import hashlib
 import math
 import re
 from pathlib import Path
@@ -18,9 +19,20 @@ from began_cli import config
 from began_cli.errors import UserError
 
 OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
-OmegaConf.register_new_resolver(
-    "file_name", lambda text: re.sub(r"[/\\]+", "-", text), replace=True
-)
+
+
+def file_name(text: str) -> str:
+    """The text as the name of a file: without slashes, and short enough for every system."""
+    name = re.sub(r"[/\\\s'\"]+", "-", text)
+    short = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return (
+        name
+        if len(name.encode()) <= 200
+        else f"{name.encode()[:180].decode(errors='ignore')}-{short}"
+    )
+
+
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 
 
 def register() -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import TINY
 
 from began_cli import __version__, cli
@@ -193,9 +194,66 @@ def test_sweep_runs_each_combination_and_reports_failures_at_once(began, tmp_pat
     assert all("seed-1" in run or "seed-2" in run for run in runs)
 
     code, _, err = began("train", "-m", "seed=1,3", "loss=gan,began", *line)
-    assert code == 1
-    assert err.count("holds a checkpoint already") == 4  # two at once, two in the last line
+    assert code == 0, err
     assert len(list((tmp_path / "sweep").rglob("step-*.pt"))) == 6
+    code, _, err = began(
+        "train", "-m", f"dataset.root={digits},nowhere", "dataset.fallback=false", "steps=1", *TINY
+    )
+    assert code == 1
+    assert err.count("no MNIST there") == 2  # once at once, once in the last line
+    assert len(list((tmp_path / "outputs").rglob("step-*.pt"))) == 1
+
+
+def test_a_sweep_run_again_skips_goes_on_and_grows(began, tmp_path, digits):
+    line = [f"dataset.root={digits}", "steps=4", "checkpoint_every=2", *TINY]
+    assert began("train", "-m", "loss=gan", "seed=1,2", *line)[0] == 0
+    (sweep,) = (tmp_path / "outputs" / "sweep").iterdir()
+    one, two = sorted(path for path in sweep.iterdir() if path.is_dir())
+    whole = torch.load(one / "checkpoints" / "step-00000004.pt", weights_only=True)
+    (one / "checkpoints" / "step-00000004.pt").unlink()  # as if broken off
+    before = {path: path.stat().st_mtime_ns for path in two.rglob("*") if path.suffix == ".pt"}
+
+    code, out, err = began("train", "-m", "loss=gan", "seed=1,2,3", *line)
+    assert code == 0, err
+    assert "going on from step 2" in out
+    assert out.count("done already, at step 4") == 1
+    assert len([path for path in sweep.iterdir() if path.is_dir()]) == 3
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    again = torch.load(one / "checkpoints" / "step-00000004.pt", weights_only=True)
+    for name, weight in whole["generator"].items():
+        assert torch.equal(again["generator"][name], weight)
+
+
+def test_a_bug_in_one_run_of_a_sweep_is_told_at_once_and_stops_no_other(
+    began, tmp_path, digits, monkeypatch
+):
+    from began_cli.commands import train
+
+    real = train.main
+
+    def breaks(cfg, typed):
+        if cfg.seed == 1:
+            raise ZeroDivisionError("a bug")
+        real(cfg, typed)
+
+    monkeypatch.setattr(train, "main", breaks)
+    line = [f"dataset.root={digits}", "steps=1", *TINY]
+    code, _, err = began("train", "-m", "seed=1,2", *line)
+    assert code == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1].count("ZeroDivisionError: a bug") == 1
+    assert len(list((tmp_path / "outputs").rglob("step-*.pt"))) == 1
+
+
+def test_long_sweeps_have_names_that_fit(began, tmp_path, digits):
+    line = [f"dataset.root={digits}", "steps=1", f"disk_full={'continue'}", *TINY]
+    line += [f"watch.patience={10**9 + i}" for i in range(1)] + ["loss.log_z_decay=0.123456789"]
+    line += ["optimizer.lr=0.00012345678", "optimizer.lr_g=0.0001234", "ema.decay=0.99887766"]
+    line += ["schedule=linear", "schedule.start=100000000", "schedule.end=9999999999999"]
+    assert began("train", "-m", "seed=1,2", *line)[0] == 0
+    runs = [path.parent.parent for path in (tmp_path / "outputs").rglob("step-*.pt")]
+    assert len(runs) == 2
+    assert max(len(run.name) for run in runs) <= 200
 
 
 @pytest.mark.parametrize(

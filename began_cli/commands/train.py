@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from began_cli import __version__, config, settings
 from began_cli.commands import dry_run
@@ -58,6 +59,11 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
 
     with only_process(run):
+        if saved is not None and finished(run, cfg.steps):
+            Console(highlight=False).print(
+                f"{run}: done already, at step {cfg.steps:,}", markup=False, soft_wrap=True
+            )
+            return
         checkpoint.sweep(run)
         if saved is not None:
             complaints += checkpoint.set_aside(run, saved["step"])
@@ -307,6 +313,15 @@ class Training:
 
 
 FAILED = object()  # what `guarded` gives when the disk refused
+
+
+def finished(run: Path, steps: int) -> bool:
+    """Whether all that a run of so many steps leaves behind is there."""
+    logs = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = logs and logs[-1].startswith(f'{{"step": {steps}, ')
+    last = checkpoint.all_of(run)[-1:]
+    shown = (run / "samples" / f"step-{steps:08d}.png").exists()
+    return bool(logged and shown and last == [checkpoint.path_for(run, steps)])
 
 
 def seed_everything(seed: int) -> None:

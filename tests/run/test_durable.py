@@ -88,7 +88,7 @@ def test_a_finished_run_is_left_as_it_is(began, digits, tmp_path):
     before = (run / "metrics.jsonl").read_text()
     code, out, err = began("train", f"resume={run}")
     assert code == 0, err
-    assert "done: 7 steps" in out
+    assert "done already, at step 7" in out
 
     def told(text):
         rows = [json.loads(row) for row in text.splitlines()]
@@ -152,7 +152,7 @@ def test_resume_auto(began, digits, tmp_path):
     assert (tmp_path / "outputs" / "x" / "2").exists()
     code, out, _ = began(*mine, "steps=3")
     assert code == 0
-    assert "going on from step 3" in out
+    assert "done already, at step 3" in out
     code, _, err = began(*mine, "steps=3", "optimizer.lr=0.5")
     assert code == 2
     assert "optimizer.lr" in err
