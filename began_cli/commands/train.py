@@ -59,7 +59,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
 
     with only_process(run):
-        if saved is not None and finished(run, cfg.steps):
+        if saved is not None and saved["step"] == cfg.steps and finished(run, cfg.steps):
             Console(highlight=False).print(
                 f"{run}: done already, at step {cfg.steps:,}", markup=False, soft_wrap=True
             )
