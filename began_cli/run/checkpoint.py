@@ -37,7 +37,7 @@ def path_for(run: Path, step: int) -> Path:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` to `path`: a sibling file, flushed to the disk, then renamed over it.
 
-    Whoever reads `path` finds the old file or the new, never a part of one.
+    Whoever reads `path` finds the old file or the new, never a part of one. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -47,6 +47,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:  # torch's own, raised while the system's error was on its way
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
