@@ -212,13 +212,7 @@ def _folder(c: config.FolderDatasetConfig) -> Source:
     root = Path(c.root).expanduser()
     if not root.is_dir():
         raise UserError(f"dataset.root={c.root}: no such folder")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
+    files = image_files(root)
     if not files:
         endings = " ".join(sorted(SUFFIXES))
         raise UserError(f"dataset.root={c.root}: no images there (files ending in {endings})")
@@ -240,6 +234,17 @@ def _folder(c: config.FolderDatasetConfig) -> Source:
     return Source(images, str(root.absolute()), warning)
 
 
+def image_files(root: Path) -> list[Path]:
+    """The image files below a folder, by name; hidden ones are left out."""
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+
+
 def _reader(images: Tensor, skip_broken: bool) -> Callable[[int, Path], bool]:
     """A function that decodes a file into images[i] and tells whether it could."""
     mode, size = ("L", "RGB")[images.shape[1] == 3], images.shape[-1]
@@ -258,28 +263,31 @@ def _reader(images: Tensor, skip_broken: bool) -> Callable[[int, Path], bool]:
 
 
 def read_image(path: Path, mode: str, size: int) -> np.ndarray:
-    """The centre square of an image, resized with antialiasing: uint8 (size, size, C).
-
-    `mode` is "L" (grey) or "RGB". Turned as its EXIF says. Raises UserError, naming the file.
-    """
+    """As `centre_square`; raises UserError, naming the file."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
-                image = image.convert("I").point(lambda v: v / 256).convert("L")
-            else:
-                # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, still above the target's.
-                short = min(image.size)
-                image.draft(
-                    mode, (2 * size * image.width // short, 2 * size * image.height // short)
-                )
-            image = ImageOps.exif_transpose(image).convert(mode)
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.crop((left, top, left + side, top + side))
-            fitted = square.resize((size, size), Image.Resampling.BICUBIC)
+        return centre_square(path, mode, size)
     except Exception as error:  # Pillow's readers raise nearly anything at a damaged file
         raise UserError(
             f"dataset.root: cannot read the image {path} ({error}); "
             "remove it, or leave such images out with dataset.skip_broken=true"
         ) from None
+
+
+def centre_square(path: Path, mode: str, size: int) -> np.ndarray:
+    """The centre square of an image, resized with antialiasing: uint8 (size, size, C).
+
+    `mode` is "L" (grey) or "RGB". Turned as its EXIF says. Raises whatever Pillow raises.
+    """
+    with Image.open(path) as image:
+        if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+            image = image.convert("I").point(lambda v: v / 256).convert("L")
+        else:
+            # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, still above the target's.
+            short = min(image.size)
+            image.draft(mode, (2 * size * image.width // short, 2 * size * image.height // short))
+        image = ImageOps.exif_transpose(image).convert(mode)
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
+        fitted = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.array(fitted).reshape(size, size, -1)
