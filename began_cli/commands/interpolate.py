@@ -73,7 +73,7 @@ def count_rows(cfg: InterpolateConfig, ends: int) -> int:
     if cfg.path == "between" and ends % 2:
         raise UserError(
             f"{kind}: a path goes between two, and there {'is' if ends == 1 else 'are'} {ends}; "
-            "give an even number"
+            "give an even number (path=mirror and path=traverse take one)"
         )
     if cfg.path == "loop" and ends < 2:
         raise UserError(f"{kind}: path=loop goes through two or more, and there is {ends}")

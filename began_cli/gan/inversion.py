@@ -15,7 +15,7 @@ BASELINE = 1000  # random samples, the best of which an inversion has to beat
 CHUNK = 250  # of them at a time
 ENOUGH = 0.2 / 127.5  # a mean error of a fifth of a grey level: pixels round it away
 CHECK_EVERY = 25  # steps between two looks at the errors
-PATIENCE = 4  # looks without a gain of one part in a thousand, and the search is over
+PATIENCE = 8  # looks without a gain of one part in a thousand, and the search is over
 
 
 class Inversion(NamedTuple):
@@ -97,5 +97,8 @@ def baseline(generator: nn.Module, targets: Tensor, dim: int, error: str) -> Ten
 
 
 def _apart(stream: int, n: int, dim: int) -> Tensor:
-    """Latents (n, dim) of no seed a user can name: a search never sets out from the answer."""
-    return LatentStream(n, dim, 2**62 + stream, torch.device("cpu"))()
+    """Latents (n, dim) that belong to no seed: a search must not set out from its answer.
+
+    A seed's latents are the first of its random stream, so the first are left out here.
+    """
+    return LatentStream(n + 1, dim, stream, torch.device("cpu"))()[1:]
