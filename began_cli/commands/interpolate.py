@@ -176,11 +176,13 @@ def told(names: list[str], errors: Tensor, unsearched: Tensor, error: str) -> li
     for i, name in enumerate(names):
         best, worst = errors[:, i].min().item(), errors[:, i].max().item()
         baseline = unsearched[i].item()
-        lines.append(
+        line = (
             f"{name}: {error} error {best:.4f}, {best / max(baseline, 1e-12):.0%} of the best of "
-            f"{inversion.BASELINE:,} samples ({baseline:.4f}); "
-            f"over {len(errors)} starts {best:.4f} to {worst:.4f}"
+            f"{inversion.BASELINE:,} samples ({baseline:.4f})"
         )
+        if len(errors) > 1:
+            line += f"; over {len(errors)} starts {best:.4f} to {worst:.4f}"
+        lines.append(line)
     return lines
 
 
