@@ -16,7 +16,7 @@ from torch import nn
 
 from began_cli import config, settings
 from began_cli.errors import UserError
-from began_cli.gan import networks
+from began_cli.gan import losses, networks
 
 FORMAT = 2
 SCORED = ("gan", "bgan", "wgan", "wgan_gp")
@@ -212,6 +212,19 @@ def fits(path: Path, setting: str = "ckpt") -> Iterator[None]:
     except MISFITS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{setting}={path}: its contents do not fit together ({reason})") from None
+
+
+def critic_of(
+    state: dict[str, Any], device: torch.device
+) -> tuple[nn.Module, losses.Loss, config.TrainConfig]:
+    """The discriminator of a checkpoint, ready to look at images, its loss, and the settings."""
+    trained = settings.parse("train", state["config"])
+    data = trained.dataset
+    loss = losses.build(trained.loss, (data.channels, data.image_size, data.image_size))
+    loss.load_state_dict(state["loss"])
+    critic = networks.build_discriminator(trained.model, data, trained.loss, loss.critic, device)
+    critic.load_state_dict(state["discriminator"])
+    return critic.eval().requires_grad_(False), loss.to(device), trained
 
 
 def generator_of(
