@@ -177,7 +177,10 @@ def _fail(who: str, message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-PATHS = {"ckpt", "resume", "out", "dataset.root", "hydra.run.dir", "hydra.sweep.dir"}
+PATHS = {
+    *("ckpt", "resume", "out", "dataset.root", "hydra.run.dir", "hydra.sweep.dir"),
+    *("root", "extractor", "weights", "cache"),  # of evaluate
+}
 
 
 def _tame(override: str, multirun: bool) -> str:

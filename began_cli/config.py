@@ -145,6 +145,11 @@ class MnistDatasetConfig(FileDatasetConfig):
 
 
 @dataclass(slots=True)
+class StackedMnistDatasetConfig(MnistDatasetConfig):
+    pass
+
+
+@dataclass(slots=True)
 class FolderDatasetConfig(FileDatasetConfig):
     skip_broken: bool = MISSING
 
@@ -160,6 +165,7 @@ DATASETS: dict[str, type[DatasetConfig]] = {
     "mnist": MnistDatasetConfig,
     "fashion_mnist": FileDatasetConfig,
     "cifar10": FileDatasetConfig,
+    "stacked_mnist": StackedMnistDatasetConfig,
     "folder": FolderDatasetConfig,
     "ring": RingDatasetConfig,
 }
@@ -274,10 +280,29 @@ class InterpolateConfig:
     device: str = MISSING
 
 
+@dataclass(slots=True)
+class EvaluateConfig:
+    ckpt: str | None = MISSING
+    n: int | None = MISSING
+    seed: int = MISSING
+    scores: Any = MISSING
+    extractor: str = MISSING
+    weights: str | None = MISSING
+    k: int = MISSING
+    kid_subset: int = MISSING
+    bins: int = MISSING
+    root: str | None = MISSING
+    batch_size: int = MISSING
+    device: str = MISSING
+    cache: str | None = MISSING
+    out: str | None = MISSING
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "sample": SampleConfig,
     "interpolate": InterpolateConfig,
+    "evaluate": EvaluateConfig,
 }
 
 GROUPS: dict[str, dict[str, type]] = {

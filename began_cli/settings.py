@@ -123,6 +123,8 @@ def check_dataset(c: config.DatasetConfig) -> None:
         "8 times a power of two: 16, 32, 64, 128, 256, 512 or 1024",
     )
     require(c.channels in (1, 3), "dataset.channels", c.channels, "1 (grey) or 3 (colour)")
+    if isinstance(c, config.StackedMnistDatasetConfig):
+        require(c.channels == 3, "dataset.channels", c.channels, "3: three digits an image")
 
 
 def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
@@ -238,7 +240,35 @@ def check_interpolate(c: config.InterpolateConfig) -> None:
     c.seeds = seeds if seeds is not None else list(range(2 * c.rows))
 
 
-CHECKS = {"train": check_train, "sample": check_sample, "interpolate": check_interpolate}
+SCORES = (
+    *("fid", "kid", "is", "precision", "recall", "density", "coverage"),
+    *("modes", "ndb", "nearest"),
+)
+SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
+
+
+def check_evaluate(c: config.EvaluateConfig) -> None:
+    if c.n is not None:
+        require(2 <= c.n <= SEEDS_APART, "n", c.n, f"a whole number from 2 to {SEEDS_APART}")
+    require(0 <= c.seed < SEEDS_APART, "seed", c.seed, f"0 to {SEEDS_APART - 1}")
+    at_least("k", c.k, 1)
+    at_least("kid_subset", c.kid_subset, 2)
+    at_least("bins", c.bins, 2)
+    at_least("batch_size", c.batch_size, 1)
+    check_device("device", c.device)
+    scores = c.scores if isinstance(c.scores, list) else [c.scores]
+    require(bool(scores), "scores", c.scores, "one score or more")
+    for score in scores:
+        one_of("scores", str(score), "all", *SCORES)
+    c.scores = [str(score) for score in scores]
+
+
+CHECKS = {
+    "train": check_train,
+    "sample": check_sample,
+    "interpolate": check_interpolate,
+    "evaluate": check_evaluate,
+}
 
 
 def require(ok: bool, setting: str, value: Any, wants: str) -> None:

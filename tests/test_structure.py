@@ -27,7 +27,8 @@ ALLOWED = {
     "gan": BASE,
     "data": BASE,
     "run": BASE,
-    "commands": BASE | {"gan", "data", "run"},
+    "evaluation": BASE,
+    "commands": BASE | {"gan", "data", "run", "evaluation"},
     "cli": {"settings", "errors", "commands", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -117,6 +118,7 @@ REFUSED = {
     "model=began dataset=ring": "use model=mlp",
     "model=dcgan dataset=ring": "use model=mlp",
     "loss=bgan_discrete dataset=ring": "black and white",
+    "loss=bgan_discrete dataset=stacked_mnist": "three digits",
 }
 
 

@@ -23,6 +23,7 @@ from began_cli.errors import UserError
 
 SHIPPED = Path(__file__).parent / "mnist_test"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+TRIPLES = 128_000  # of stacked MNIST, PacGAN's protocol
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
 
@@ -50,6 +51,8 @@ def load(c: config.DatasetConfig) -> Source:
     match c:
         case config.FolderDatasetConfig():
             return _folder(c)
+        case config.StackedMnistDatasetConfig():
+            return _stacked_mnist(c)
         case config.MnistDatasetConfig():
             return _mnist(c)
         case config.RingDatasetConfig():
@@ -79,6 +82,26 @@ def _mnist(c: config.MnistDatasetConfig) -> Source:
             f"Training on the {len(images):,} images of its test split that come with began. "
             "For all 60,000 put train-images-idx3-ubyte.gz there, or set dataset.root.",
         )
+
+
+def _stacked_mnist(c: config.StackedMnistDatasetConfig) -> Source:
+    """128,000 random triples of digits, one a colour, the same ones every time (1712.04086)."""
+    single = config.MnistDatasetConfig(
+        name="mnist",
+        image_size=c.image_size,
+        channels=1,
+        width=c.width,
+        device=c.device,
+        root=c.root,
+        fallback=c.fallback,
+    )
+    digits = _mnist(single)
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(digits.images), (3, TRIPLES), generator=generator)
+    images = torch.empty(TRIPLES, 3, c.image_size, c.image_size, dtype=torch.uint8)
+    for channel, rows in enumerate(chosen):
+        images[:, channel] = digits.images[rows, 0]
+    return Source(images, f"{TRIPLES:,} triples of {digits.origin}", digits.warning)
 
 
 def _fashion_mnist(c: config.FileDatasetConfig) -> Source:
