@@ -24,6 +24,7 @@ def _quiet_world(monkeypatch, tmp_path):
     """Every test has its own folder, finds no data set there, and cannot wait for a network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BEGAN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("began_cli.data.sources._download", _no_network)
     torch.manual_seed(0)
 

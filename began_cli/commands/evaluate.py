@@ -22,7 +22,7 @@ from began_cli.run import checkpoint
 from began_cli.run.device import pick_device
 
 CLASSIFIERS = {"mnist": "mnist-cnn", "stacked_mnist": "mnist-cnn", "fashion_mnist": "fashion-cnn"}
-BLOCK = 640  # images generated before they are looked at: ten chunks, and the memory stays small
+BLOCK = 1024  # images held at a time: sixteen chunks of the generator, four batches
 LOOKED_UP = 256  # samples whose nearest training images are searched
 SHOWN, NEIGHBOURS = 16, 5  # of them on the sheet, and training images beside each
 PER_BIN = 5  # images a bin, for its test to hold
@@ -52,9 +52,11 @@ def main(cfg: EvaluateConfig) -> None:
     with console.status("making images"):
         sample, fake = judges.generated(generator, n, trained.model.latent_dim)
     with console.status("scoring"):
-        made = scored(fake[0], real[0], plan, options, wanted, cfg.bins)
+        label = judges.extractor.label
+        made = scored(label, fake[0], real[0], plan, options, wanted, cfg.bins)
         if "modes" in wanted:
-            made |= modes_scored(fake[-1], real[-1][plan.reference])
+            label = judges.all[-1].label
+            made |= modes_scored(label, fake[-1], real[-1][plan.reference])
         near = None
         if "nearest" in wanted:
             near, made["nearest"] = nearest_scored(sample, source.images, plan)
@@ -77,7 +79,7 @@ def main(cfg: EvaluateConfig) -> None:
     }
     for note in notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
-    report.table(console, made, judges.extractor.label, n, cfg.seed)
+    report.table(console, made, n, cfg.seed)
     if "modes" in wanted:
         counts = [class_counts(each) for each in (fake[-1], real[-1][plan.reference])]
         if len(counts[0]) <= 10:
@@ -86,7 +88,7 @@ def main(cfg: EvaluateConfig) -> None:
     said = [out / "evaluation.json"]
     with writing(out):
         report.add(said[0], record)
-        report.board(out, made, judges.extractor.label, state["step"])
+        report.board(out, made, state["step"])
         if near is not None:
             said.append(out / f"nearest-{path.stem}.png")
             images.save_png(nearest_sheet(sample, source.images, near), said[-1])
@@ -223,6 +225,7 @@ def told(
 
 
 def scored(
+    label: str,
     fake: Features,
     real: Features,
     plan: Plan,
@@ -243,16 +246,16 @@ def scored(
     first, second = (real[half] for half in plan.floor)
     floors = measured(second, first)
     return {
-        name: Score(value, floors[name], plan.floor_n, values.get(f"{name}_std"))
+        name: Score(label, value, floors[name], plan.floor_n, values.get(f"{name}_std"))
         for name, value in values.items()
         if not name.endswith("_std")
     }
 
 
-def modes_scored(fake: Features, real: Features) -> dict[str, Score]:
+def modes_scored(label: str, fake: Features, real: Features) -> dict[str, Score]:
     """Modes hit and KL, each with that of as many real images."""
     values, floors = (coverage.modes_and_kl(*coverage.labels_of(each)) for each in (fake, real))
-    return {name: Score(values[name], floors[name], len(real)) for name in values}
+    return {name: Score(label, values[name], floors[name], len(real)) for name in values}
 
 
 def class_counts(made: Features) -> list[int]:
@@ -267,11 +270,10 @@ def nearest_scored(sample: Tensor, data: Tensor, plan: Plan) -> tuple[coverage.N
     rows = plan.rows[:LOOKED_UP]
     others = coverage.nearest(data[rows], data, 1, apart=rows)
     value, floor = (each.distance[:, 0].mean().item() for each in (near, others))
-    return near, Score(value, floor, len(rows))
+    return near, Score("pixels", value, floor, len(rows))
 
 
 def nearest_sheet(sample: Tensor, data: Tensor, near: coverage.Nearest) -> Tensor:
-    """Rows of an image and its nearest training images, those that are nearest to one first."""
-    shown = near.distance[:, 0].argsort()[:SHOWN]
-    rows = torch.cat([sample[shown, None], data[near.rows[shown]]], dim=1)
+    """Rows of an image and the training images nearest to it."""
+    rows = torch.cat([sample[:SHOWN, None], data[near.rows[:SHOWN]]], dim=1)
     return images.grid(rows.flatten(0, 1), 1 + NEIGHBOURS)

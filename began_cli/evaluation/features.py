@@ -9,6 +9,7 @@ import hashlib
 import socket
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,12 @@ class Extractor:
         assert images.dtype == torch.uint8
         parts = []
         for batch in images.split(batch_size):
-            made = self.network(coloured(batch.to(device), self.channels))
+            given = coloured(batch.to(device), self.channels)
+            alone = len(given) == 1  # torch.export's networks may take two images or more only
+            made = self.network(torch.cat([given, given]) if alone else given)
             first, *second = made if isinstance(made, (tuple, list)) else (made,)
-            logits = second[0].float().cpu() if second else None
-            parts.append(Features(first.float().flatten(1).cpu(), logits))
+            logits = second[0][: len(batch)].float().cpu() if second else None
+            parts.append(Features(first[: len(batch)].float().flatten(1).cpu(), logits))
         return joined(parts)
 
 
@@ -185,12 +188,16 @@ def _inception_file() -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if path.is_file():
         return path
+    folders = [folder for folder in path.parents if not folder.exists()]
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), "6726825d", progress=False)
     except (OSError, RuntimeError) as error:  # no network; or another file than it should be
+        with suppress(OSError):
+            for folder in folders:  # deepest first
+                folder.rmdir()
         raise UserError(
             f"extractor=inception: no weights in {path.parent}, and they cannot be downloaded "
             f"({error}); give the file {INCEPTION_FILE} as weights=…, or use extractor=pixels"
@@ -250,7 +257,8 @@ def _probed(
             complaints.append(lines[-1])
             continue
         parts = made if isinstance(made, (tuple, list)) else (made,)
-        if len(parts) <= 2 and all(isinstance(part, Tensor) and len(part) == 2 for part in parts):
+        fits = [isinstance(part, Tensor) and part.dim() > 1 and len(part) == 2 for part in parts]
+        if len(parts) <= 2 and all(fits):
             return channels, len(parts) == 2
         complaints.append("it gives neither features (N, D) nor features and logits")
     raise UserError(

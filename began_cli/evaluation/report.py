@@ -23,6 +23,7 @@ IDENTITY = ("checkpoint", "extractor", "n", "seed", "k", "kid_subset", "bins", "
 class Score:
     """A score and what real images score against real ones."""
 
+    extractor: str  # `name@hash`: scores of two extractors are not to be compared
     value: float
     floor: float
     floor_n: int  # images in each of the floor's two sets
@@ -35,7 +36,7 @@ def console() -> Console:
     return there if there.is_terminal else Console(highlight=False, width=max(there.width, WIDTH))
 
 
-def table(on: Console, made: dict[str, Score], label: str, n: int, seed: int) -> None:
+def table(on: Console, made: dict[str, Score], n: int, seed: int) -> None:
     """Every score with its extractor, floor (real against real), N and seed, a row each."""
     sheet = Table(box=None, pad_edge=False, header_style="bold")
     sheet.add_column("score", overflow="fold")
@@ -45,7 +46,14 @@ def table(on: Console, made: dict[str, Score], label: str, n: int, seed: int) ->
         value = f"{score.value:.4g}" + (f" ± {score.std:.1g}" if score.std is not None else "")
         floor = f"{score.floor:.4g}" + (f" (N {score.floor_n:,})" if score.floor_n != n else "")
         # Rich would read the brackets as a style.
-        row = (f"{name}\\[{label}]", value, floor, f"{n:,}", str(seed), scores.BETTER[name])
+        row = (
+            f"{name}\\[{score.extractor}]",
+            value,
+            floor,
+            f"{n:,}",
+            str(seed),
+            scores.BETTER[name],
+        )
         sheet.add_row(*row)
     on.print(sheet)
 
@@ -104,13 +112,13 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def board(folder: Path, made: dict[str, Score], label: str, step: int) -> None:
+def board(folder: Path, made: dict[str, Score], step: int) -> None:
     """Scalars `evaluation/NAME/EXTRACTOR-HASH` at the checkpoint's step.
 
     The extractor is in the tag, so that no curve mixes the scores of two.
     """
     with SummaryWriter(str(folder), filename_suffix=".evaluation") as writer:
         for name, score in made.items():
-            tag = f"evaluation/{name}/{label.replace('@', '-')}"
+            tag = f"evaluation/{name}/{score.extractor.replace('@', '-')}"
             writer.add_scalar(tag, score.value, step)
             writer.add_scalar(f"{tag}/floor", score.floor, step)
