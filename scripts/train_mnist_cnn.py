@@ -40,9 +40,7 @@ def main() -> None:
     for epoch in range(args.epochs):
         model.train()
         for rows in torch.randperm(len(images)).split(BATCH)[: len(images) // BATCH]:
-            loss = F.cross_entropy(
-                model(moved(images[rows]))[1], labels[rows], label_smoothing=0.05
-            )
+            loss = F.cross_entropy(model(moved(images[rows]))[1], labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -67,24 +67,14 @@ def main(cfg: EvaluateConfig) -> None:
         "step": state["step"],
         "extractor": judges.extractor.label,
         "extractor_sha256": judges.extractor.sha256,
-        "n": n,
-        "seed": cfg.seed,
-        **{"k": cfg.k, "kid_subset": cfg.kid_subset, "bins": cfg.bins},
+        **{"n": n, "seed": cfg.seed, "k": cfg.k, "kid_subset": cfg.kid_subset, "bins": cfg.bins},
         "data": source.card(),
-        "real_n": len(real[0][plan.reference]),
         "scores": {name: dataclasses.asdict(score) for name, score in made.items()},
+        **class_counts(fake[-1], real[-1][plan.reference], wanted),
         "notes": notes,
         "began": __version__,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    for note in notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
-    report.table(console, made, n, cfg.seed)
-    if "modes" in wanted:
-        counts = [class_counts(each) for each in (fake[-1], real[-1][plan.reference])]
-        if len(counts[0]) <= 10:
-            record |= {"classes": counts[0], "real_classes": counts[1]}
-            report.histogram(console, *counts)
     said = [out / "evaluation.json"]
     with writing(out):
         report.add(said[0], record)
@@ -92,6 +82,11 @@ def main(cfg: EvaluateConfig) -> None:
         if near is not None:
             said.append(out / f"nearest-{path.stem}.png")
             images.save_png(nearest_sheet(sample, source.images, near), said[-1])
+    for note in notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    report.table(console, made, n, cfg.seed)
+    if "classes" in record:
+        report.histogram(console, record["classes"], record["real_classes"])
     listed = ", ".join(map(str, said))
     console.print(f"{n:,} images of {path}: {listed}", markup=False, soft_wrap=True)
 
@@ -258,10 +253,14 @@ def modes_scored(label: str, fake: Features, real: Features) -> dict[str, Score]
     return {name: Score(label, values[name], floors[name], len(real)) for name in values}
 
 
-def class_counts(made: Features) -> list[int]:
-    """How many images of each class there are."""
-    labels, classes = coverage.labels_of(made)
-    return torch.bincount(labels, minlength=classes).tolist()
+def class_counts(fake: Features, real: Features, wanted: list[str]) -> dict[str, list[int]]:
+    """How many images of each class there are, if classes are wanted and few enough to look at."""
+    if "modes" not in wanted or (classes := coverage.labels_of(fake)[1]) > 10:
+        return {}
+    counts = (
+        torch.bincount(coverage.labels_of(each)[0], minlength=classes) for each in (fake, real)
+    )
+    return dict(zip(("classes", "real_classes"), (count.tolist() for count in counts), strict=True))
 
 
 def nearest_scored(sample: Tensor, data: Tensor, plan: Plan) -> tuple[coverage.Nearest, Score]:

@@ -31,7 +31,7 @@ def test_everything_that_an_evaluation_leaves(began, tiny_run):
     (record,) = evaluations(tiny_run)
     assert record["checkpoint"] == "step-00000004.pt"
     assert record["step"] == 4
-    assert (record["n"], record["seed"], record["real_n"]) == (60, 0, 60)
+    assert (record["n"], record["seed"], record["data"]["count"]) == (60, 0, 200)
     assert set(record["scores"]) == {*settings.SCORES, "modes_kl"}
     label = record["extractor"]
     assert label == f"mnist-cnn@{record['extractor_sha256'][:8]}"

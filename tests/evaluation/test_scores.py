@@ -132,6 +132,18 @@ def test_copies_lower_recall_and_spreading_lowers_precision():
     assert wide["density"] < 0.5 * base["density"]
 
 
+def test_one_image_over_and_over():
+    fake = gaussian(1)
+    made = evaluate(fake_many(fake, 60), gaussian(60, seed=1), SMALL)
+    assert np.isfinite(list(made.values())).all()
+    assert made["is"] == pytest.approx(1)
+    assert made["recall"] == 0
+
+
+def fake_many(one: Features, n: int) -> Features:
+    return Features(one.features.repeat(n, 1), one.logits.repeat(n, 1))
+
+
 def test_only_what_is_asked_for():
     made = evaluate(gaussian(60), gaussian(60, seed=1), SMALL, ["recall", "kid"])
     assert set(made) == {"recall", "kid", "kid_std"}
