@@ -259,7 +259,7 @@ def check_evaluate(c: config.EvaluateConfig) -> None:
     scores = c.scores if isinstance(c.scores, list) else [c.scores]
     require(bool(scores), "scores", c.scores, "one score or more")
     for score in scores:
-        one_of("scores", str(score), "all", *SCORES)
+        one_of("scores", str(score), "auto", "all", *SCORES)
     c.scores = [str(score) for score in scores]
 
 

@@ -175,7 +175,7 @@ BAD = [
     (["k=60"], "n=60: precision wants 61 or more, as each image has k=60 neighbours"),
     (["bins=13"], "n=60: ndb wants 5 or more for each of its bins=13"),
     (["n=300", "kid_subset=150"], "root: 200 real images, 100 in each half for the floor: kid"),
-    (["scores=[fid,fd]"], "scores=fd: wants one of all, fid"),
+    (["scores=[fid,fd]"], "scores=fd: wants one of auto, all, fid"),
     (["scores=is", "extractor=pixels"], "scores=is: pixels gives no classes"),
     (["seed=-1"], "seed=-1: wants"),
     (["device=tpu"], "device=tpu: wants auto"),
@@ -209,6 +209,20 @@ def test_no_real_images(began, tiny_run, tmp_path):
         "began evaluate: root: no real images to score against: dataset.root=gone"
     )
     assert files_of(tmp_path) == before
+
+
+def test_scores_of_stacked_mnist_leave_out_the_slow_ones_unless_asked_for():
+    extractor = features.build("mnist-cnn", None, (3, 32, 32), True, CPU)
+    quick = ["fid", "kid", "modes", "ndb", "nearest"]
+    wanted, notes = evaluate.wanted_scores(["auto"], "stacked_mnist", extractor)
+    assert wanted == quick
+    assert len(notes) == 5
+    assert any("scores=all has it" in note for note in notes)
+    every, notes = evaluate.wanted_scores(["all"], "stacked_mnist", extractor)
+    assert every == [name for name in settings.SCORES if name != "is"]
+    assert len(notes) == 1
+    more, _ = evaluate.wanted_scores(["auto", "recall"], "stacked_mnist", extractor)
+    assert sorted(more) == sorted([*quick, "recall"])
 
 
 def test_modes_of_data_without_a_classifier(began, tmp_path):
