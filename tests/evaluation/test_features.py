@@ -50,6 +50,15 @@ def test_mnist_cnn_is_small_and_right_on_99_in_100(test_split):
     assert label == f"mnist-cnn@{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
 
 
+def test_fashion_cnn_is_another_network_and_as_small():
+    images = digits(20)[0]
+    fashion = build("fashion-cnn", None, GREY, False, CPU)
+    assert (features.HOME / "fashion-cnn.safetensors").stat().st_size <= 1_000_000
+    assert fashion.label.startswith("fashion-cnn@")
+    assert fashion.sha256 != build("mnist-cnn", None, GREY, False, CPU).sha256
+    assert fashion(images, 20, CPU).logits.shape == (20, 10)
+
+
 def test_halves_of_mnist_give_the_floor(test_split):
     """Halves of the same digits are near, and far from a half without its last digit."""
     made, labels = test_split
