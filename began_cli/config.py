@@ -285,10 +285,19 @@ class InterpolateConfig:
     device: str = MISSING
 
 
+@dataclass(slots=True)
+class CompareConfig:
+    runs: Any = MISSING
+    n: int = MISSING
+    out: str | None = MISSING
+    device: str = MISSING
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "sample": SampleConfig,
     "interpolate": InterpolateConfig,
+    "compare": CompareConfig,
 }
 
 GROUPS: dict[str, dict[str, type]] = {

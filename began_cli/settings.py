@@ -272,7 +272,21 @@ def check_interpolate(c: config.InterpolateConfig) -> None:
     c.seeds = seeds if seeds is not None else list(range(2 * c.rows))
 
 
-CHECKS = {"train": check_train, "sample": check_sample, "interpolate": check_interpolate}
+def check_compare(c: config.CompareConfig) -> None:
+    given = c.runs if isinstance(c.runs, list) else [c.runs]
+    if not given or any(each is None for each in given):
+        raise UserError("runs: which ones? began compare SWEEP, or RUN RUN …, their folders")
+    at_least("n", c.n, 1)
+    check_device("device", c.device)
+    c.runs = [str(each) for each in given]
+
+
+CHECKS = {
+    "train": check_train,
+    "sample": check_sample,
+    "interpolate": check_interpolate,
+    "compare": check_compare,
+}
 
 
 def require(ok: bool, setting: str, value: Any, wants: str) -> None:
