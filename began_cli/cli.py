@@ -234,7 +234,7 @@ def _tame(override: str, multirun: bool) -> str:
 
 
 def _with_runs(words: list[str]) -> list[str]:
-    """`began compare a b` is `began compare runs=[a,b]`: a run is what sets nothing, or is there."""
+    """`began compare a b` is `began compare runs=[a,b]`: what sets nothing, or exists, is a run."""
     runs = [word for word in words if "=" not in word or Path(word).exists()]
     rest = [word for word in words if word not in runs]
     if runs and any(word.startswith("runs=") for word in rest):

@@ -128,6 +128,8 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
     there = settings_of(folder)
     try:
         path, state, said = checkpoint.read(str(folder), "runs")
+        with checkpoint.fits(path, "runs"):
+            step, config = int(state["step"]), dict(state["config"])
     except UserError as error:
         run = Run(folder, name, compared(there), curves=curves)
         run.state, run.status = records.state(folder, None, there, curves)
@@ -135,9 +137,8 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
             run.state, run.status = FAILED, "failed: no checkpoint of it can be read"
             return run, [str(error)]
         return run, []
-    step = state["step"]
     # A run that goes on says so in config.yaml first, and in its checkpoints later.
-    now = state["config"] | ({"steps": there["steps"]} if "steps" in there else {})
+    now = config | ({"steps": there["steps"]} if "steps" in there else {})
     flat = compared(resume.flat(now)) | {"data": str(state["data"].get("sha256"))[:8]}
     run = Run(folder, name, flat, step=step, curves=curves)
     run.state, run.status = records.state(folder, step, resume.flat(now), curves)

@@ -37,12 +37,13 @@ class Named:
 def compose(c: Comparison) -> str:
     """The page. The same comparison gives the same bytes."""
     numbers = {id(run): i for i, run in enumerate(c.runs, 1)}
-    seeds = len({run.seed for run in c.runs}) > 1
+    seeds = list(dict.fromkeys(run.seed for run in c.runs))
     named: list[Named] = []
     for i, group in enumerate(c.groups):
-        for j, run in enumerate(group.runs):
-            label = group.label + (f", seed={run.seed}" if seeds and run.settings else "")
-            look = plots.look(i, len(c.groups), j)
+        for run in group.runs:
+            of_many = len(seeds) > 1 and run.settings
+            label = group.label + (f", seed={run.seed}" if of_many else "")
+            look = plots.look(i, len(c.groups), seeds.index(run.seed))
             named.append(Named(run, numbers[id(run)], label, look))
     named.sort(key=lambda each: each.number)
     parts = [
@@ -70,10 +71,10 @@ def _counts(c: Comparison) -> str:
     states = [run.state for run in c.runs]
     counts = [f"{states.count(state)} {state}" for state in SIGNS if state in states]
     names = tables.differing(c.runs)
-    what = f"They differ in {', '.join(names)}." if names else "They differ in no setting."
     if len({run.seed for run in c.runs if run.settings}) > 1:
-        what = what.replace("no setting.", "their seed alone.")
-    return f"<p>{_runs_of(len(c.runs))}: {', '.join(counts)}. {escape(what)}</p>"
+        names.append("seed")
+    what = f" They differ in {', '.join(names) or 'no setting'}." if len(c.runs) > 1 else ""
+    return f"<p>{_runs_of(len(c.runs))}: {', '.join(counts)}.{escape(what)}</p>"
 
 
 def _runs_of(n: int) -> str:
@@ -145,8 +146,8 @@ def _runs(c: Comparison, named: list[Named]) -> str:
         cells += [f'<td class="{kind}" data-sort="{escape(run.state)}">{escape(status)}</td>']
         for name in (*names, "seed"):
             value = run.settings.get(name)
-            number = isinstance(value, int | float)
-            cells.append(_cell(tables.shown(value), float(value) if number else None))
+            number = value if isinstance(value, int | float) else None
+            cells.append(_cell(tables.shown(value), number))
         values = [run.scores[x].value if x in run.scores else math.nan for x in columns]
         for value in (*values, *(run.last(curve) for curve in curves)):
             cells.append(_cell(f"{value:.4g}" if math.isfinite(value) else UNKNOWN, value))

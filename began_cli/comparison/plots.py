@@ -34,19 +34,19 @@ STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a run is drawn: the colour of its group, the dashes of its place in it."""
+    """How a run is drawn: the colour of its group, the dashes of its seed."""
 
     colour: str
     dashes: tuple[float, ...]
 
 
-def look(group: int, groups: int, member: int) -> Look:
-    """Of the run number `member` in the group number `group` of `groups`."""
+def look(group: int, groups: int, seed: int) -> Look:
+    """Of a run of the group number `group` of `groups`, and of the seed number `seed`."""
     if groups <= len(PALETTE):
-        return Look(PALETTE[group], DASHES[member % len(DASHES)])
+        return Look(PALETTE[group], DASHES[seed % len(DASHES)])
     rgb = colorsys.hls_to_rgb(group / groups, 0.47, 0.65)
     hexes = "".join(f"{round(255 * part):02x}" for part in rgb)
-    return Look(f"#{hexes}", DASHES[member % len(DASHES)])
+    return Look(f"#{hexes}", DASHES[seed % len(DASHES)])
 
 
 def curves(title: str, lines: list[tuple[Look, list[tuple[float, float]]]]) -> str:
@@ -64,7 +64,7 @@ def curves(title: str, lines: list[tuple[Look, list[tuple[float, float]]]]) -> s
         drawing.axes.set_title(title, loc="left")
         drawing.axes.set_xlabel("step")
         drawing.axes.ticklabel_format(style="plain", axis="x")
-        drawing.axes.xaxis.get_major_locator().set_params(nbins=5)
+        drawing.axes.locator_params(axis="x", nbins=5)
     return drawing.svg
 
 

@@ -160,11 +160,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return math.isfinite(_number(value))
 
 
 def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else math.nan
+    """The value as a number, NaN if it is none."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_one and abs(value) < 1e300 else math.nan  # JSON has any whole number
 
 
 def _whole(value: Any) -> int:

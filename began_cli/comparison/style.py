@@ -23,7 +23,7 @@ thead th { vertical-align: bottom; background: var(--shade); }
 tbody th, tfoot th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
 tfoot td, tfoot th { color: var(--soft); }
 .number { text-align: right; }
-.folder { color: var(--soft); }
+td.folder { color: var(--soft); white-space: normal; min-width: 26rem; overflow-wrap: anywhere; }
 .finished { color: var(--good); } .failed { color: var(--bad); } .stopped { color: var(--half); }
 .no-checkpoint { color: var(--bad); }
 td.failed, td.stopped { white-space: normal; min-width: 14rem; }
