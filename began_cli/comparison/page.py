@@ -1,6 +1,7 @@
 """The page of a comparison: one HTML file that asks for nothing else, on a screen of any width."""
 
 import base64
+import itertools
 import math
 from dataclasses import dataclass
 from html import escape
@@ -89,10 +90,7 @@ def _scores(c: Comparison) -> str:
     columns, curves = tables.columns(c.runs), tables.curve_names(c.runs)
     if not columns and not curves:
         return ""
-    titles = tables.headings(columns)
-    heads = [_head("settings"), _head("seeds", number=True)]
-    heads += [_head(titles[column], _score_head(column, titles), number=True) for column in columns]
-    heads += [_head(f"last {CURVES[curve]}", number=True) for curve in curves]
+    head = _heads([_head("settings"), _head("seeds", True)], columns, curves, [])
     rows = []
     for group in c.groups:
         means = [tables.score_mean(group, column) for column in columns]
@@ -107,19 +105,30 @@ def _scores(c: Comparison) -> str:
     foot = ""
     if any(math.isfinite(value) for value in floors):
         cells = [_cell("real against real", row=True), _cell("")]
-        cells += [_cell(f"{value:.4g}" if math.isfinite(value) else UNKNOWN) for value in floors]
+        cells += [_number(value) for value in floors]
         foot = f"<tfoot><tr>{''.join([*cells, *(_cell('') for _ in curves)])}</tr></tfoot>"
     note = "Mean ± sample standard deviation over the seeds of the finished runs."
     if columns:
         note += " Real against real is what real images score: no generator need do better."
     else:
         note += " No scores yet: began evaluate ckpt=RUN makes them."
-    return f"<h2>Scores</h2>\n<p>{note}</p>\n" + _table(heads, rows, foot, "Scores over seeds")
+    return f"<h2>Scores</h2>\n<p>{note}</p>\n" + _table(head, rows, foot, "Scores over seeds")
 
 
-def _score_head(column: Column, titles: dict[Column, str]) -> str:
-    rest = titles[column].removeprefix(column.score)
-    return f"{escape(column.score)}<small>{escape(rest)}</small>"
+def _heads(first: list[str], columns: list[Column], curves: list[str], last: list[str]) -> str:
+    """Two rows: what a score depends on, over all that share it; the names, to sort by."""
+    titles = tables.headings(columns)
+    over = [titles[column].removeprefix(column.score) for column in columns]
+    over += ["last logged"] * len(curves)
+    spans = [(text, len(list(same))) for text, same in itertools.groupby(over)]
+    above = [
+        f'<th scope="colgroup" colspan="{span}" class="over">{escape(text)}</th>'
+        for text, span in spans
+    ]
+    names = [column.score for column in columns] + [CURVES[curve] for curve in curves]
+    below = [*first, *(_head(name, True) for name in names), *last]
+    before, after = f'<td colspan="{len(first)}"></td>', "<td></td>" * len(last)
+    return f"<tr>{before}{''.join(above)}{after}</tr>\n<tr>{''.join(below)}</tr>"
 
 
 def _mean_cell(mean: Mean, seeds: int) -> str:
@@ -131,12 +140,8 @@ def _runs(c: Comparison, named: list[Named]) -> str:
     """A row a run: how far it came, the settings that differ, its own scores and last measures."""
     names = tables.differing(c.runs)
     columns, curves = tables.columns(c.runs), tables.curve_names(c.runs)
-    titles = tables.headings(columns)
-    heads = [_head("run", number=True), _head("status")]
-    heads += [_head(name) for name in (*names, "seed")]
-    heads += [_head(titles[column], _score_head(column, titles), number=True) for column in columns]
-    heads += [_head(f"last {CURVES[curve]}", number=True) for curve in curves]
-    heads += [_head("folder")]
+    first = [_head("run", True), _head("status"), *(_head(name) for name in (*names, "seed"))]
+    head = _heads(first, columns, curves, [_head("folder")])
     rows = []
     for each in named:
         run = each.run
@@ -149,11 +154,10 @@ def _runs(c: Comparison, named: list[Named]) -> str:
             number = value if isinstance(value, int | float) else None
             cells.append(_cell(tables.shown(value), number))
         values = [run.scores[x].value if x in run.scores else math.nan for x in columns]
-        for value in (*values, *(run.last(curve) for curve in curves)):
-            cells.append(_cell(f"{value:.4g}" if math.isfinite(value) else UNKNOWN, value))
+        cells += [_number(value) for value in (*values, *(run.last(curve) for curve in curves))]
         cells.append(f'<td class="folder">{escape(run.name)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    return "<h2>Runs</h2>\n" + _table(heads, rows, "", "Every run")
+    return "<h2>Runs</h2>\n" + _table(head, rows, "", "Every run")
 
 
 def _constants(runs: list[Run]) -> str:
@@ -170,18 +174,21 @@ def _constants(runs: list[Run]) -> str:
     )
 
 
-def _table(heads: list[str], rows: list[str], foot: str, caption: str) -> str:
+def _table(head: str, rows: list[str], foot: str, caption: str) -> str:
     body = "\n".join(rows)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table>\n'
-        f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n{foot}</table></div>"
+        f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n{foot}</table></div>"
     )
 
 
-def _head(name: str, content: str | None = None, number: bool = False) -> str:
+def _head(name: str, number: bool = False) -> str:
     kind = ' class="number"' if number else ""
-    content = escape(name) if content is None else content
-    return f'<th scope="col"{kind}><button type="button">{content}</button></th>'
+    return f'<th scope="col"{kind}><button type="button">{escape(name)}</button></th>'
+
+
+def _number(value: float) -> str:
+    return _cell(f"{value:.4g}" if math.isfinite(value) else UNKNOWN, value)
 
 
 def _cell(text: str, value: float | None = None, row: bool = False) -> str:

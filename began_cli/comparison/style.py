@@ -23,7 +23,7 @@ thead th { vertical-align: bottom; background: var(--shade); }
 tbody th, tfoot th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
 tfoot td, tfoot th { color: var(--soft); }
 .number { text-align: right; }
-td.folder { color: var(--soft); white-space: normal; min-width: 26rem; overflow-wrap: anywhere; }
+.folder { color: var(--soft); }
 .finished { color: var(--good); } .failed { color: var(--bad); } .stopped { color: var(--half); }
 .no-checkpoint { color: var(--bad); }
 td.failed, td.stopped { white-space: normal; min-width: 14rem; }
@@ -32,7 +32,8 @@ th button { font: inherit; color: inherit; background: none; border: 0; padding:
 th button::after { content: " \\2195"; color: var(--soft); }
 th[aria-sort=ascending] button::after { content: " \\2191"; color: inherit; }
 th[aria-sort=descending] button::after { content: " \\2193"; color: inherit; }
-th small { display: block; font-weight: 400; color: var(--soft); }
+.over { font-weight: 400; color: var(--soft); border-left: 1px solid var(--line); }
+thead td { background: var(--shade); }
 .plots { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
 .plot svg { width: 100%; max-width: 36rem; height: auto; display: block; }

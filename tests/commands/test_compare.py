@@ -99,8 +99,9 @@ def test_means_and_deviations_over_seeds(began, sweep):
     again = {(float(r["loss.gamma"]), int(r["seed"])): float(r[f"fid[{CNN}] N=10"]) for r in rows}
     assert again == fid
 
-    head, low, high, real = table((sweep / "compare.html").read_text(), "Scores over seeds")
-    assert head[2][0] == f"fid[{CNN}] N=10"
+    over, head, low, high, real = table((sweep / "compare.html").read_text(), "Scores over seeds")
+    assert [cell[0] for cell in over] == ["", f"[{CNN}] N=10", "last logged"]
+    assert head[2][0] == "fid"
     for row, gamma in ((low, 0.3), (high, 0.5)):
         values = [fid[gamma, seed] for seed in SEEDS]
         assert row[0][0] == f"gamma={gamma}"
@@ -123,8 +124,8 @@ def test_last_measures_are_those_of_the_last_line(began, sweep):
     assert began("compare", f"runs={sweep}")[0] == 0
     assert [float(row["train/convergence"]) for row in read_csv(sweep)] == [1.3, 2.3, 1.5, 2.5]
     page = (sweep / "compare.html").read_text()
-    head, low, high = table(page, "Scores over seeds")
-    assert [cell[0] for cell in head[2:]] == ["last M_global", "last k_t"]
+    _, head, low, high = table(page, "Scores over seeds")
+    assert [cell[0] for cell in head[2:]] == ["M_global", "k_t"]
     assert [low[2][0], low[3][0]] == ["1.8 ± 0.71", "0.25 ± 0"]
     assert high[2][0] == "2 ± 0.71"
     plots = page.split("<h2>Curves</h2>")[1].split("<h2>")[0]
@@ -144,7 +145,7 @@ def test_scores_of_two_extractors_or_sizes_share_no_column(began, sweep):
     assert [[row[name] for name in names] for row in rows] == [
         *(["1.5", "", ""], ["", "2.5", ""], ["", "", "3.5"], ["", "", ""]),
     ]
-    _, low, _, _ = table((sweep / "compare.html").read_text(), "Scores over seeds")
+    _, _, low, _, *_ = table((sweep / "compare.html").read_text(), "Scores over seeds")
     assert low[2][0] == "1.5 (n=1)"
 
 
@@ -208,7 +209,7 @@ def test_two_runs_of_one_seed_count_once(began, sweep):
     code, _, err = began("compare", f"runs={sweep}")
     assert code == 0
     assert "gamma-0.3_seed-1 and twin have the same settings and seed" in err
-    _, low, _, _ = table((sweep / "compare.html").read_text(), "Scores over seeds")
+    _, _, low, _, *_ = table((sweep / "compare.html").read_text(), "Scores over seeds")
     assert [low[1][0], low[2][0]] == ["2 of 3", "1.5 ± 0.71"]
     assert [row["counted"] for row in read_csv(sweep)] == ["yes", "no", "yes", "yes", "yes"]
 
@@ -257,12 +258,12 @@ def test_failed_unfinished_and_empty_runs_are_shown_as_such(began, sweep):
         "empty": ("no checkpoint", "no checkpoint"),
     }
     page = (sweep / "compare.html").read_text()
-    shown = {row[-1][0]: row[1][0][2:] for row in table(page, "Every run")[1:]}
+    shown = {row[-1][0]: row[1][0][2:] for row in table(page, "Every run")[2:]}
     assert shown == {name: status for name, (_, status) in states.items()}
     assert "<collapsed>" not in page
     assert page.count('src="data:image/png') == 3
     assert "gamma-0.5_seed-2" in err
-    assert table(page, "Scores over seeds")[1][2][0] == "–"  # no mean over unfinished runs
+    assert table(page, "Scores over seeds")[2][2][0] == "–"  # no mean over unfinished runs
 
 
 def test_files_of_other_hands_are_no_crash(began, sweep):
@@ -301,7 +302,7 @@ def test_different_data_are_warned_of(began, sweep):
     assert page.count('class="warning"') == 1
     assert line in page
     assert [row["data"] for row in read_csv(sweep)].count("01234567") == 1
-    assert len(table(page, "Scores over seeds")) == 4  # other data, another group
+    assert len(table(page, "Scores over seeds")) == 5  # other data, another group
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -474,7 +475,7 @@ def _no_space(self, target):
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WATCH = "<script>window.wrong = []; onerror = m => { wrong.push(m); };</script>"
 LOOK = """<script>onload = () => {
-  const column = [...document.querySelectorAll("thead")].pop().rows[0];
+  const column = [...document.querySelectorAll("thead")].pop().rows[1];
   const body = column.closest("table").tBodies[0];
   const names = () => [...body.rows].map(row => row.cells[0].textContent).join("");
   const button = [...column.cells].find(c => c.textContent.startsWith("seed")).firstChild;
