@@ -126,22 +126,22 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
     name = folder.resolve().relative_to(root).as_posix()
     curves = records.curves(folder)
     there = settings_of(folder)
+    run = Run(folder, name, compared(there), curves=curves)
     try:
         path, state, said = checkpoint.read(str(folder), "runs")
         with checkpoint.fits(path, "runs"):
-            step, config = int(state["step"]), dict(state["config"])
+            step, trained_with = int(state["step"]), dict(state["config"])
     except UserError as error:
-        run = Run(folder, name, compared(there), curves=curves)
         run.state, run.status = records.state(folder, None, there, curves)
-        if checkpoint.all_of(folder):
-            run.state, run.status = FAILED, "failed: no checkpoint of it can be read"
-            return run, [str(error)]
-        return run, []
+        if not checkpoint.all_of(folder):
+            return run, []
+        run.state, run.status = FAILED, "failed: no checkpoint of it can be read"
+        return run, told(run, [str(error)])
     # A run that goes on says so in config.yaml first, and in its checkpoints later.
-    now = config | ({"steps": there["steps"]} if "steps" in there else {})
-    flat = compared(resume.flat(now)) | {"data": str(state["data"].get("sha256"))[:8]}
-    run = Run(folder, name, flat, step=step, curves=curves)
-    run.state, run.status = records.state(folder, step, resume.flat(now), curves)
+    now = resume.flat(trained_with | ({"steps": there["steps"]} if "steps" in there else {}))
+    run.settings = compared(now) | {"data": str(state["data"].get("sha256"))[:8]}
+    run.step = step
+    run.state, run.status = records.state(folder, step, now, curves)
     run.scores, left_out = records.scores(folder, step)
     try:
         with checkpoint.fits(path, "runs"):
@@ -149,7 +149,13 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
             run.sheet, run.sheet_size = sheet(generator, trained, n)
     except UserError as error:
         said.append(f"{error}: no samples of it")
-    return run, said + left_out
+    return run, told(run, said + left_out)
+
+
+def told(run: Run, lines: list[str]) -> list[str]:
+    """The lines with the run's name for its path: the page is the same wherever it is made."""
+    named = [line.replace(f"runs={run.folder}", run.name) for line in lines]
+    return [line if line.startswith(run.name) else f"{run.name}: {line}" for line in named]
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

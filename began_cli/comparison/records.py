@@ -97,7 +97,7 @@ def scores(folder: Path, step: int) -> tuple[dict[Column, Scored], list[str]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         evaluations = [each for each in content["evaluations"] if isinstance(each, dict)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}, [f"{path} cannot be read: its scores are left out"]
+        return {}, ["evaluation.json cannot be read: its scores are left out"]
     evaluations.sort(key=lambda each: _whole(each.get("seed")), reverse=True)
     found: dict[Column, Scored] = {}
     other_steps: set[int] = set()
@@ -113,8 +113,8 @@ def scores(folder: Path, step: int) -> tuple[dict[Column, Scored], list[str]]:
     if other_steps and not found:
         of = ", ".join(f"{other:,}" for other in sorted(other_steps))
         return {}, [
-            f"{path} scores step {of} and the newest checkpoint is of step {step:,}: left out; "
-            f"began evaluate ckpt={folder}"
+            f"evaluation.json scores step {of} and the newest checkpoint is of step {step:,}: "
+            "its scores are left out; began evaluate makes those of the newest"
         ]
     return found, []
 

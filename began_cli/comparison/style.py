@@ -44,6 +44,8 @@ thead td { background: var(--shade); }
 .sheets { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; max-width: 100%; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; }
+@media (max-width: 600px) { .sheets { gap: .75rem .5rem; }
+  .sheets figure { max-width: calc(50% - .25rem); } figure img { image-rendering: auto; } }
 figcaption { font-size: .87rem; margin-top: .25rem; overflow-wrap: anywhere; }
 details { margin: 2rem 0 1rem; } summary { cursor: pointer; }
 """

@@ -262,7 +262,9 @@ def test_failed_unfinished_and_empty_runs_are_shown_as_such(began, sweep):
     assert shown == {name: status for name, (_, status) in states.items()}
     assert "<collapsed>" not in page
     assert page.count('src="data:image/png') == 3
-    assert "gamma-0.5_seed-2" in err
+    broken = "gamma-0.5_seed-2/checkpoints/step-00000004.pt: not a checkpoint, or cut short"
+    assert err == f"warning: {broken}\n"
+    assert f">Warning: {broken}</p>" in page
     assert table(page, "Scores over seeds")[2][2][0] == "–"  # no mean over unfinished runs
 
 
@@ -284,7 +286,7 @@ def test_scores_of_an_earlier_checkpoint_are_left_out_and_said(began, sweep):
     score(run_of(sweep, 0.3, 1), step=2, fid=1.0)
     code, _, err = began("compare", f"runs={sweep}")
     assert code == 0
-    assert "scores step 2 and the newest checkpoint is of step 4: left out" in err
+    assert "scores step 2 and the newest checkpoint is of step 4" in err
     assert not any("fid" in name for name in read_csv(sweep)[0])
 
 
@@ -311,6 +313,7 @@ def test_different_data_are_warned_of(began, sweep):
 def test_the_same_runs_give_the_same_bytes(began, sweep, monkeypatch):
     for gamma in GAMMAS:
         score(run_of(sweep, gamma, 1), fid=gamma, precision=0.5, recall=gamma)
+    (run_of(sweep, 0.5, 2) / "evaluation.json").write_text("cut sh")  # a warning on the page
     assert began("compare", f"runs={sweep}", "out=a")[0] == 0
     monkeypatch.chdir(sweep)
     assert began("compare", "runs=.", "out=../b")[0] == 0
