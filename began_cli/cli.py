@@ -211,10 +211,8 @@ def _fail(who: str, message: str, code: int = 2) -> NoReturn:
 
 
 UNNAMED = {"resume", "device", "dataset.root", "dataset.device", "dataset.cache"}
-PATHS = {
-    *("ckpt", "resume", "out", "dataset.root", "hydra.run.dir", "hydra.sweep.dir"),
-    "runs",  # of compare
-}
+PATHS = {"ckpt", "resume", "out", "images", "latents", "runs", "dataset.root"}
+PATHS |= {"hydra.run.dir", "hydra.sweep.dir"}
 
 
 def _tame(override: str, multirun: bool) -> str:

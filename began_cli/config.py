@@ -265,6 +265,8 @@ class TrainConfig:
 @dataclass(slots=True)
 class SampleConfig:
     ckpt: str | None = MISSING
+    mode: str = MISSING
+    images: Any = MISSING
     n: int | None = MISSING
     seeds: Any = MISSING
     format: str = MISSING
@@ -275,12 +277,22 @@ class SampleConfig:
 @dataclass(slots=True)
 class InterpolateConfig:
     ckpt: str | None = MISSING
-    rows: int = MISSING
+    path: str = MISSING
+    rows: int | None = MISSING
     steps: int = MISSING
     mode: str = MISSING
     seeds: Any = MISSING
+    images: Any = MISSING
+    latents: str | None = MISSING
+    axes: Any = MISSING
+    error: str = MISSING
+    start: str = MISSING
+    restarts: int = MISSING
+    search_steps: int = MISSING
+    search_lr: float = MISSING
     format: str = MISSING
     fps: float = MISSING
+    ease: bool = MISSING
     out: str | None = MISSING
     device: str = MISSING
 
@@ -293,11 +305,19 @@ class CompareConfig:
     device: str = MISSING
 
 
+@dataclass(slots=True)
+class ExportConfig:
+    ckpt: str | None = MISSING
+    format: str = MISSING
+    out: str | None = MISSING
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "sample": SampleConfig,
     "interpolate": InterpolateConfig,
     "compare": CompareConfig,
+    "export": ExportConfig,
 }
 
 GROUPS: dict[str, dict[str, type]] = {

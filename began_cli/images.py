@@ -1,4 +1,4 @@
-"""Tensors in [-1, 1] to pixels and back, grids, PNG and animations."""
+"""Tensors in [-1, 1] to pixels and back, grids, strips, PNG and animations."""
 
 import os
 from collections import deque
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -30,6 +30,49 @@ def to_uint8(images: Tensor) -> Tensor:
 def grid(images: Tensor, columns: int) -> Tensor:
     """uint8 images (N, C, H, W) on a uint8 sheet (3, H', W'), `columns` in a row, 2 apart."""
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
+
+
+REAL = (230, 120, 0)  # the frame of real images
+FRAME, GAP, CAPTION = 2, 10, 14  # pixels: around each image, between the parts, above them
+
+
+def framed(path: Tensor, reals: Tensor) -> Tensor:
+    """Paths (rows, steps, C, H, W) between real images (rows, 2, C, H, W): a sheet (3, H', W').
+
+    A row is real | G(z) | path | G(z) | real, as figure 4 of 1703.10717 has it: the path's ends
+    are what was found for the real images. Gaps part them, and real images have a frame.
+    """
+    parts = [("real", reals[:, :1]), ("G(z)", path[:, :1])]
+    if path.shape[1] > 2:
+        parts.append(("", path[:, 1:-1]))
+    if path.shape[1] > 1:  # a frame of an animation has one image a row
+        parts.append(("G(z)", path[:, -1:]))
+    parts.append(("real", reals[:, 1:]))
+    sheets: list[Tensor] = []
+    for name, part in parts:
+        colour = REAL if name == "real" else (255, 255, 255)
+        sheets += [_captioned(name, part, colour), torch.full((3, 1, GAP), 255, dtype=torch.uint8)]
+    height = sheets[0].shape[1]
+    return torch.cat([sheet.expand(-1, height, -1) for sheet in sheets[:-1]], dim=2)
+
+
+def _captioned(name: str, part: Tensor, colour: tuple[int, int, int]) -> Tensor:
+    """Images (rows, columns, C, H, W), each in a frame, under a caption."""
+    edge = torch.tensor(colour, dtype=torch.uint8)
+    rows, columns, _, height, width = part.shape
+    cell_h, cell_w = height + 2 * FRAME, width + 2 * FRAME
+    sheet = torch.full((3, CAPTION + rows * (cell_h + FRAME), columns * cell_w), 255).byte()
+    for row in range(rows):
+        for column in range(columns):
+            top, left = CAPTION + row * (cell_h + FRAME), column * cell_w
+            sheet[:, top : top + cell_h, left : left + cell_w] = edge[:, None, None]
+            inside = sheet[:, top + FRAME : top + FRAME + height]
+            inside[:, :, left + FRAME : left + FRAME + width] = part[row, column].cpu()
+    title = Image.new("RGB", (sheet.shape[2], CAPTION), (255, 255, 255))
+    font = ImageFont.load_default()
+    ImageDraw.Draw(title).text((FRAME, 0), name, fill=(0, 0, 0), font=font)
+    sheet[:, :CAPTION] = torch.from_numpy(np.array(title)).permute(2, 0, 1)
+    return sheet
 
 
 def plane(points: Tensor, over: Tensor, side: int = 512) -> Tensor:
@@ -74,11 +117,16 @@ def save_pngs(images: Iterable[Tensor], paths: Iterable[Path]) -> None:
             writing.result()
 
 
-def save_gif(frames: list[Tensor], path: Path, fps: float) -> None:
-    """Writes uint8 frames (C, H, W) as a GIF that loops for ever."""
+def save_animation(frames: list[Tensor], path: Path, fps: float) -> None:
+    """Writes uint8 frames (C, H, W) as a GIF or WebP (by the name) that loops for ever.
+
+    WebP keeps every pixel, GIF 256 colours; raises ValueError where Pillow has no WebP.
+    """
+    if path.suffix == ".webp" and not features.check("webp"):
+        raise ValueError("Pillow was built without WebP")
     first, *rest = [to_pil(frame) for frame in frames]
     duration = round(1000 / fps)
-    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0, lossless=True)
 
 
 def to_nhwc(images: Tensor) -> np.ndarray:

@@ -248,8 +248,13 @@ def check_schedule(c: config.ScheduleConfig, loss: config.LossConfig) -> None:
 
 
 def check_sample(c: config.SampleConfig) -> None:
+    one_of("mode", c.mode, "generate", "reconstruct")
     one_of("format", c.format, "png", "grid", "npz")
     check_device("device", c.device)
+    if (c.mode == "reconstruct") != (c.images is not None):
+        raise UserError(f"mode={c.mode}: images=… and mode=reconstruct belong together")
+    if c.mode == "reconstruct" and c.format != "grid":
+        raise UserError(f"format={c.format}: mode=reconstruct makes pictures; leave format=grid")
     seeds = seed_list(c.seeds)
     if c.n is not None:
         at_least("n", c.n, 1)
@@ -260,16 +265,33 @@ def check_sample(c: config.SampleConfig) -> None:
 
 
 def check_interpolate(c: config.InterpolateConfig) -> None:
-    at_least("rows", c.rows, 1)
+    one_of("path", c.path, "between", "mirror", "loop", "traverse")
+    if c.rows is not None:
+        at_least("rows", c.rows, 1)
     at_least("steps", c.steps, 2)
     one_of("mode", c.mode, "lerp", "slerp")
-    one_of("format", c.format, "png", "gif")
+    one_of("error", c.error, "l1", "l2")
+    one_of("start", c.start, "random", "encoder")
+    at_least("restarts", c.restarts, 1)
+    at_least("search_steps", c.search_steps, 1)
+    require(0 < c.search_lr < math.inf, "search_lr", c.search_lr, "a number above 0, such as 0.1")
+    one_of("format", c.format, "png", "gif", "webp", "npz")
     require(1 <= c.fps <= 50, "fps", c.fps, "1 to 50 frames a second")
     check_device("device", c.device)
-    seeds = seed_list(c.seeds)
-    if seeds is not None and len(seeds) != 2 * c.rows:
-        raise UserError(f"seeds={c.seeds}: rows={c.rows} wants {2 * c.rows} seeds, two a row")
-    c.seeds = seeds if seeds is not None else list(range(2 * c.rows))
+    given = [name for name in ("seeds", "images", "latents") if getattr(c, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: a path has ends of one kind; give one of them")
+    if c.path == "mirror" and c.images is None:
+        raise UserError("path=mirror: goes from an image to its mirror; name some with images=…")
+    if c.path == "traverse" and c.mode == "slerp":
+        raise UserError("mode=slerp: an axis is a straight line; path=traverse wants mode=lerp")
+    if c.axes is not None and c.path != "traverse":
+        raise UserError(f"axes={c.axes}: path={c.path} has none; use path=traverse")
+    c.axes = seed_list(c.axes, "axes")
+    if c.axes is not None:
+        require(c.rows in (None, len(c.axes)), "rows", c.rows, f"{len(c.axes)}, one an axis")
+        c.rows = len(c.axes)
+    c.seeds = seed_list(c.seeds)
 
 
 def check_compare(c: config.CompareConfig) -> None:
@@ -281,11 +303,20 @@ def check_compare(c: config.CompareConfig) -> None:
     c.runs = [str(each) for each in given]
 
 
+def check_export(c: config.ExportConfig) -> None:
+    one_of("format", c.format, *EXPORTS)
+    if c.out is not None:
+        ending = EXPORTS[c.format]
+        require(c.out.endswith(ending), "out", c.out, f"a file whose name ends in {ending}")
+
+
+EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 CHECKS = {
     "train": check_train,
     "sample": check_sample,
     "interpolate": check_interpolate,
     "compare": check_compare,
+    "export": check_export,
 }
 
 
@@ -319,7 +350,7 @@ def check_device(setting: str, value: str) -> None:
     )
 
 
-def seed_list(value: Any) -> list[int] | None:
+def seed_list(value: Any, setting: str = "seeds") -> list[int] | None:
     """`7`, `0-63`, `"0-3,8"` or `[0,3,8]` as a list of seeds; None for None."""
     if value is None:
         return None
@@ -327,10 +358,10 @@ def seed_list(value: Any) -> list[int] | None:
     seeds: list[int] = []
     for part in parts:
         match = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", str(part))
-        require(match is not None, "seeds", value, "7, 0-63 or [0,3,8]")
+        require(match is not None, setting, value, "7, 0-63 or [0,3,8]")
         assert match is not None
         first, last = int(match[1]), int(match[2] or match[1])
-        require(first <= last < first + 10**7, "seeds", value, "a range that rises, such as 0-63")
+        require(first <= last < first + 10**7, setting, value, "a range that rises, such as 0-63")
         seeds.extend(range(first, last + 1))
-    require(bool(seeds), "seeds", value, "one seed or more")
+    require(bool(seeds), setting, value, "one seed or more")
     return seeds

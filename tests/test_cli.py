@@ -17,7 +17,7 @@ from began_cli.data.sources import _download as REAL_DOWNLOAD
 def test_help_lists_the_commands(began, line):
     code, out, _ = began(*line)
     assert code == 0
-    for command in ("train", "sample", "interpolate"):
+    for command in ("train", "sample", "interpolate", "export"):
         assert f"  {command} " in out
 
 
@@ -84,6 +84,29 @@ BAD = {
     "interpolate fps=0.001": "fps=0.001: wants 1 to 50",
     "interpolate mode=bezier": "mode=bezier: wants one of lerp, slerp",
     "interpolate rows=2 seeds=0-2": "rows=2 wants 4 seeds",
+    "interpolate seeds=0-2": "a path goes between two, and there are 3",
+    "interpolate path=loop seeds=4": "goes through two or more, and there is 1",
+    "interpolate path=traverse seeds=0-1": "sets out from one, and there are 2",
+    "interpolate path=round": "path=round: wants one of between, mirror, loop, traverse",
+    "interpolate path=mirror": "name some with images=",
+    "interpolate path=traverse mode=slerp": "path=traverse wants mode=lerp",
+    "interpolate axes=0-3": "axes=0-3: path=between has none",
+    "interpolate path=traverse axes=a": "axes=a: wants",
+    "interpolate path=traverse axes=0-3 rows=2": "rows=2: wants 4, one an axis",
+    "interpolate images=a.png seeds=0-1": "seeds and images: a path has ends of one kind",
+    "interpolate start=middle": "start=middle: wants one of random, encoder",
+    "interpolate restarts=0": "restarts=0: wants",
+    "interpolate search_steps=0": "search_steps=0: wants",
+    "interpolate search_lr=nan": "search_lr=nan: wants a number above 0",
+    "interpolate error=huber": "error=huber: wants one of l1, l2",
+    "interpolate format=mp4": "format=mp4: wants one of png, gif, webp, npz",
+    "sample mode=reconstruct": "images=… and mode=reconstruct belong together",
+    "sample images=a.png": "images=… and mode=reconstruct belong together",
+    "sample mode=reconstruct images=a format=npz": "leave format=grid",
+    "export format=pickle": "format=pickle: wants one of safetensors, onnx, torch",
+    "export format=onnx out=x.pt": "out=x.pt: wants a file whose name ends in .onnx",
+    "export ckpt=nowhere": "ckpt=nowhere: no such file",
+    "sample ckpt=nowhere.safetensors": "ckpt=nowhere.safetensors: no such file",
 }
 
 
@@ -260,7 +283,7 @@ def test_long_sweeps_have_names_that_fit(began, tmp_path, digits):
     ("line", "expected"),
     [
         ("began tr", {"train"}),
-        ("began ", {"train", "sample", "interpolate"}),
+        ("began ", {"train", "sample", "interpolate", "export"}),
         ("began train loss=b", {"loss=began", "loss=bgan"}),
         ("began train loss=began loss.ga", {"loss.gamma="}),
         ("began sample forma", {"format="}),

@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-import reproduce_ring  # noqa: E402
+import reproduce_ring
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from began_cli.gan.update import Update
 from began_cli.run.monitor import Monitor
 
 SHOWN = 64  # images on a sample grid, and those that diversity is measured on
+WALK_ROWS, WALK_STEPS = 4, 8  # of the interpolation that TensorBoard shows
 SHOWN_POINTS = 2000  # of a data set in the plane
 
 
@@ -26,6 +27,8 @@ class Pictures:
         shown = SHOWN_POINTS if self.points else SHOWN
         self.reals = pixels[torch.linspace(0, len(pixels) - 1, shown).long()]
         self.fixed = latents.from_seeds(range(shown), latent_dim).to(device)
+        ends = self.fixed[: 2 * WALK_ROWS]
+        self.walk = latents.lerp(ends[::2], ends[1::2], WALK_STEPS).transpose(0, 1).flatten(0, 1)
         self.data_spread = spread(images.to_float(self.reals)).clamp(min=1e-6)
 
     def diversity(self) -> float:
@@ -50,6 +53,9 @@ class Pictures:
         sheet = self.samples()
         images.save_png(sheet, run / "samples" / f"step-{step:08d}.png")
         monitor.picture("samples", sheet, step)
+        if not self.points:
+            walk = images.to_uint8(sample(self.update.ema, self.walk))
+            monitor.picture("interpolation", images.grid(walk, WALK_STEPS), step)
         if self.update.loss.critic == "autoencoder" and not self.points:
             fakes = sample(self.update.ema, self.fixed)
             real = images.to_float(self.reals).to(self.device)

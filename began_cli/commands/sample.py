@@ -16,14 +16,18 @@ from began_cli import images
 from began_cli.config import SampleConfig, TrainConfig
 from began_cli.errors import UserError
 from began_cli.gan import latents
-from began_cli.run import checkpoint
+from began_cli.run import checkpoint, portable
 from began_cli.run.device import pick_device
 
 CHUNK = 64  # images at a time; always this many, so that no image depends on how many are asked for
 
 
 def main(cfg: SampleConfig) -> None:
-    """Writes the images of `cfg.seeds`, as `cfg.format` says."""
+    """Writes the images of `cfg.seeds`, as `cfg.format` says, or looks into the critic."""
+    if cfg.mode == "reconstruct":
+        from began_cli.commands.reconstruct import reconstruct
+
+        return reconstruct(cfg)
     path, generator, trained = trained_generator(cfg.ckpt, cfg.device)
     out = output_folder(cfg.out, path, f"sampled-{path.stem}")
     name = seeds_name(cfg.seeds)
@@ -58,6 +62,9 @@ def trained_generator(ckpt: str | None, device: str) -> tuple[Path, nn.Module, T
     none, or if it makes no images.
     """
     on = pick_device(device)
+    if ckpt is not None and portable.is_exported(ckpt):
+        generator, trained, _ = portable.read(Path(ckpt).expanduser(), on)
+        return Path(ckpt).expanduser(), generator, trained
     path, state, complaints = checkpoint.read(ckpt)
     with checkpoint.fits(path):
         generator, trained = checkpoint.generator_of(state, on)

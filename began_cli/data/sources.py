@@ -2,30 +2,23 @@
 
 import gzip
 import math
-import os
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
 from began_cli import config
-from began_cli.data import cache
+from began_cli.data import cache, folder
 from began_cli.errors import UserError
 
 SHIPPED = Path(__file__).parent / "mnist_test"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-GLANCE = 1000  # images of a folder
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
 
@@ -54,12 +47,15 @@ class Source:
 def load(c: config.DatasetConfig, glance: bool = False) -> Source:
     """The images that the settings name. Raises UserError if they cannot be had.
 
-    With `glance` nothing is downloaded or written, and of a folder only GLANCE images are read.
+    With `glance` nothing is downloaded or written, and of a folder only some images are read.
     """
     download = _download_nothing if glance else _download
     match c:
         case config.FolderDatasetConfig():
-            return _folder(c, glance)
+            read = folder.read(c, glance)
+            origin = str(Path(c.root).expanduser().absolute())
+            held = read.held
+            return Source(held.images, origin, read.warning, held.sha256, held.forget, read.files)
         case config.MnistDatasetConfig():
             return _mnist(c, download)
         case config.RingDatasetConfig():
@@ -101,15 +97,15 @@ def _fashion_mnist(c: config.FileDatasetConfig, download: Download) -> Source:
         ) from None
 
 
-def _idx_source(c: config.FileDatasetConfig, folder: str, download: Download) -> Source:
+def _idx_source(c: config.FileDatasetConfig, own: str, download: Download) -> Source:
     """The training images of an idx data set: found under dataset.root, else downloaded."""
     root = Path(c.root).expanduser()
-    for place in (root / folder / "raw", root / c.name, root):
+    for place in (root / own / "raw", root / c.name, root):
         for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
             if (place / name).is_file():
                 return Source(_fit(_read_idx(place / name), c), str((place / name).absolute()))
-    download(folder, root)
-    path = root / folder / "raw" / "train-images-idx3-ubyte"
+    download(own, root)
+    path = root / own / "raw" / "train-images-idx3-ubyte"
     return Source(_fit(_read_idx(path), c), str(path.absolute()))
 
 
@@ -217,126 +213,3 @@ def _ring(c: config.RingDatasetConfig) -> Source:
     centre = torch.stack([angle.cos(), angle.sin()], dim=1) * c.radius
     points = centre + torch.randn(centre.shape, generator=generator) * c.spread
     return Source(points[:, :, None, None], f"{c.modes} Gaussians on a ring")
-
-
-# --- a folder of images ---------------------------------------------------------------------------
-
-
-def _folder(c: config.FolderDatasetConfig, glance: bool) -> Source:
-    root = Path(c.root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"dataset.root={c.root}: no such folder")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
-    if not files:
-        endings = " ".join(sorted(SUFFIXES))
-        raise UserError(f"dataset.root={c.root}: no images there (files ending in {endings})")
-
-    total = len(files)
-    if glance:
-        files = files[:GLANCE]
-    mode, shape = ("L", "RGB")[c.channels == 3], (c.channels, c.image_size, c.image_size)
-    known = (
-        cache.entry(cache_folder(c.cache), root, files, mode, c.image_size)
-        if c.cache and not glance
-        else None
-    )
-    held = cache.read(known) if known else None
-    if held and len(held.images) < len(files) and not c.skip_broken:
-        held = None  # so that the broken one is named
-    trouble = None
-    if known and held is None:
-        try:
-            cache.write(known, decoded(files, mode, c.image_size, c.skip_broken), shape)
-            held = cache.read(known)
-        except OSError as error:
-            trouble = (
-                f"dataset.cache={known.parent}: cannot keep the decoded images there "
-                f"({error.strerror}); they are held in memory, and decoded at every start."
-            )
-    if held is None:
-        images, count = torch.empty(len(files), *shape, dtype=torch.uint8), 0
-        for row in decoded(files, mode, c.image_size, c.skip_broken):
-            if row is not None:
-                images[count] = torch.from_numpy(row)
-                count += 1
-        held = cache.Mapped(images[:count], "", lambda: None)
-    if not len(held.images):
-        raise UserError(f"dataset.root={c.root}: none of its {len(files)} images can be read")
-    broken = len(files) - len(held.images)
-    left_out = f"Left out {broken:,} of {len(files):,} images that cannot be read."
-    warnings = [text for text in (trouble, left_out if broken else None) if text]
-    origin = str(root.absolute())
-    return Source(held.images, origin, " ".join(warnings) or None, held.sha256, held.forget, total)
-
-
-def cache_folder(name: str | None) -> Path:
-    """Where `dataset.cache` keeps decoded images; `auto` is the user's cache folder."""
-    if name != "auto":
-        return Path(name or "").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "began"
-
-
-def decoded(
-    files: list[Path], mode: str, size: int, skip_broken: bool
-) -> Iterator[np.ndarray | None]:
-    """The images of these files in order, uint8 (C, H, W), decoded on every core.
-
-    A broken one gives None, or without `skip_broken` a UserError that names it.
-    """
-
-    def read(path: Path) -> np.ndarray | None:
-        try:
-            return np.ascontiguousarray(read_image(path, mode, size).transpose(2, 0, 1))
-        except UserError:
-            if skip_broken:
-                return None
-            raise
-
-    console = Console(stderr=True)
-    # Pillow decodes and resizes outside Python's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            rows = pool.map(read, files)
-            yield from track(
-                rows,
-                "decoding images",
-                len(files),
-                console=console,
-                disable=not console.is_terminal,
-            )
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def read_image(path: Path, mode: str, size: int) -> np.ndarray:
-    """The centre square of an image, resized with antialiasing: uint8 (size, size, C).
-
-    `mode` is "L" (grey) or "RGB". Turned as its EXIF says. Raises UserError, naming the file.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
-                image = image.convert("I").point(lambda v: v / 256).convert("L")
-            else:
-                # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, still above the target's.
-                short = min(image.size)
-                image.draft(
-                    mode, (2 * size * image.width // short, 2 * size * image.height // short)
-                )
-            image = ImageOps.exif_transpose(image).convert(mode)
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.crop((left, top, left + side, top + side))
-            fitted = square.resize((size, size), Image.Resampling.BICUBIC)
-    except Exception as error:  # Pillow's readers raise nearly anything at a damaged file
-        raise UserError(
-            f"dataset.root: cannot read the image {path} ({error}); "
-            "remove it, or leave such images out with dataset.skip_broken=true"
-        ) from None
-    return np.array(fitted).reshape(size, size, -1)

@@ -30,19 +30,21 @@ def from_seeds(seeds: Sequence[int], dim: int) -> Tensor:
     return torch.stack(rows) * 2 - 1
 
 
-def lerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
-    """The straight line from a to b, both (…, dim): (steps, …, dim), the ends exactly a and b."""
-    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)
-    return torch.stack([torch.lerp(a, b, float(i)) for i in t])
+def lerp(a: Tensor, b: Tensor, steps: int, ease: bool = False) -> Tensor:
+    """The straight line from a to b, both (…, dim): (steps, …, dim), the ends exactly a and b.
+
+    With `ease` it sets out and arrives slowly.
+    """
+    return torch.stack([torch.lerp(a, b, t) for t in _times(steps, ease)])
 
 
-def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
+def slerp(a: Tensor, b: Tensor, steps: int, ease: bool = False) -> Tensor:
     """Along the great circle from a to b, (…, dim), the norm going evenly from |a| to |b|."""
     norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
-    unit_a, unit_b = a / norm_a, b / norm_b
+    unit_a, unit_b = a / norm_a.clamp(min=1e-12), b / norm_b.clamp(min=1e-12)
     angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
     path = []
-    for t in torch.linspace(0, 1, steps, dtype=a.dtype).tolist():
+    for t in _times(steps, ease):
         turned = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / torch.sin(
             angle
         )
@@ -51,3 +53,17 @@ def slerp(a: Tensor, b: Tensor, steps: int) -> Tensor:
         path.append(unit * torch.lerp(norm_a, norm_b, t))
     path[0], path[-1] = a, b
     return torch.stack(path)
+
+
+def traverse(z: Tensor, axes: Sequence[int], steps: int, ease: bool = False) -> Tensor:
+    """Along single axes from -1 to 1, all else as in z (dim,): (steps, len(axes), dim)."""
+    path = z.expand(steps, len(axes), -1).clone()
+    for row, axis in enumerate(axes):
+        path[:, row, axis] = torch.tensor(_times(steps, ease)) * 2 - 1
+    return path
+
+
+def _times(steps: int, ease: bool) -> list[float]:
+    """From 0 to 1: evenly, or along 3t^2 - 2t^3, which begins and ends at rest."""
+    t = torch.linspace(0, 1, steps)
+    return (t * t * (3 - 2 * t) if ease else t).tolist()

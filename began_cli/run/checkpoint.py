@@ -16,7 +16,7 @@ from torch import nn
 
 from began_cli import config, settings
 from began_cli.errors import UserError
-from began_cli.gan import networks
+from began_cli.gan import losses, networks
 
 FORMAT = 2
 SCORED = ("gan", "bgan", "wgan", "wgan_gp")
@@ -37,7 +37,7 @@ def path_for(run: Path, step: int) -> Path:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` to `path`: a sibling file, flushed to the disk, then renamed over it.
 
-    Whoever reads `path` finds the old file or the new, never a part of one.
+    Whoever reads `path` finds the old file or the new, never a part of one. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -47,6 +47,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except RuntimeError as error:  # torch's own, raised while the system's error was on its way
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -207,6 +212,19 @@ def fits(path: Path, setting: str = "ckpt") -> Iterator[None]:
     except MISFITS as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{setting}={path}: its contents do not fit together ({reason})") from None
+
+
+def critic_of(
+    state: dict[str, Any], device: torch.device
+) -> tuple[nn.Module, losses.Loss, config.TrainConfig]:
+    """The discriminator of a checkpoint, ready to look at images, its loss, and the settings."""
+    trained = settings.parse("train", state["config"])
+    data = trained.dataset
+    loss = losses.build(trained.loss, (data.channels, data.image_size, data.image_size))
+    loss.load_state_dict(state["loss"])
+    critic = networks.build_discriminator(trained.model, data, trained.loss, loss.critic, device)
+    critic.load_state_dict(state["discriminator"])
+    return critic.eval().requires_grad_(False), loss.to(device), trained
 
 
 def generator_of(

@@ -57,9 +57,12 @@ def test_a_run_folder(began, digits, tmp_path):
     assert {f"train/{name}" for name in scalars} <= set(board.Tags()["scalars"])
     assert set(board.Tags()["images"]) == {
         "samples",
+        "interpolation",
         "reconstructions/real",
         "reconstructions/fake",
     }
+    walk = board.Images("interpolation")[-1]
+    assert (walk.width, walk.height) == (8 * 18 + 2, 4 * 18 + 2)  # 4 walks of 8 images
     assert set(board.Tags()["histograms"]) == {"loss_real", "loss_fake"}
     assert [event.value for event in board.Scalars("train/loss_real")] == pytest.approx(
         [row["train/loss_real"] for row in rows]

@@ -10,17 +10,17 @@ import torch
 from conftest import settings
 from PIL import Image
 
-from began_cli.data import cache, sources
+from began_cli.data import cache, folder, sources
 from began_cli.errors import UserError
 
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
+    place = tmp_path / "photos"
+    place.mkdir()
     for i in range(5):
-        Image.effect_noise((40, 30), 60 + i).save(folder / f"{i}.png")
-    return folder
+        Image.effect_noise((40, 30), 60 + i).save(place / f"{i}.png")
+    return place
 
 
 def load(photos, *more: str) -> sources.Source:
@@ -32,8 +32,8 @@ def load(photos, *more: str) -> sources.Source:
 def decodings(monkeypatch):
     """How many images have been decoded."""
     seen = []
-    real = sources.read_image
-    monkeypatch.setattr(sources, "read_image", lambda *a: seen.append(a[0]) or real(*a))
+    real = folder.read_image
+    monkeypatch.setattr(folder, "read_image", lambda *a: seen.append(a[0]) or real(*a))
     return seen
 
 
@@ -162,7 +162,7 @@ def test_forgotten_pages_are_read_again(photos):
 
 
 def test_a_glance_reads_some_and_writes_nothing(photos, decodings, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "GLANCE", 2)
+    monkeypatch.setattr(folder, "GLANCE", 2)
     dataset = settings("train", "dataset=folder", f"dataset.root={photos}").dataset
     source = sources.load(dataset, glance=True)
     assert (len(source.images), source.files, len(decodings)) == (2, 5, 2)

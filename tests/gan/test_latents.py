@@ -52,3 +52,31 @@ def test_slerp_keeps_the_norm_and_turns_evenly():
 def test_slerp_between_the_same_latents_stays():
     a = latents.from_seeds([1], 64)
     assert torch.allclose(latents.slerp(a, a, 5), a.expand(5, 1, 64), atol=1e-6)
+
+
+def test_slerp_keeps_the_norm_in_many_dimensions():
+    a = latents.from_seeds(range(8), 64)
+    b = latents.from_seeds(range(8, 16), 64)
+    b = b * (a.norm(dim=1, keepdim=True) / b.norm(dim=1, keepdim=True))
+    path = latents.slerp(a, b, 9)
+    assert (path.norm(dim=2) / a.norm(dim=1) - 1).abs().max() < 1e-5
+    assert torch.equal(path[0], a)
+    assert torch.equal(path[-1], b)
+
+
+def test_eased_paths_set_out_and_arrive_slowly():
+    a, b = torch.tensor([[0.0]]), torch.tensor([[1.0]])
+    t = latents.lerp(a, b, 5, ease=True)[:, 0, 0].tolist()
+    assert t == [0, 5 / 32, 1 / 2, 27 / 32, 1]  # 3t^2 - 2t^3 at 0, 1/4, 1/2, 3/4, 1
+    x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    turned = latents.slerp(x, y, 5, ease=True)[1, 0]
+    assert math.atan2(turned[1], turned[0]) == pytest.approx(math.pi / 2 * 5 / 32, abs=1e-6)
+
+
+def test_a_traverse_moves_one_axis_a_row():
+    z = latents.from_seeds([3], 5)[0]
+    path = latents.traverse(z, [4, 0], 3)
+    assert path.shape == (3, 2, 5)
+    for step, value in enumerate((-1, 0, 1)):
+        assert path[step, 0].tolist() == [*z[:4].tolist(), value]
+        assert path[step, 1].tolist() == [value, *z[1:].tolist()]

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 
@@ -88,6 +89,53 @@ def test_a_file_cut_short_is_refused(tmp_path, tenth):
     path.write_bytes(data[: len(data) * tenth // 10])
     with pytest.raises(UserError, match="cut short"):
         checkpoint.load(path)
+
+
+class FailingFile:
+    """A file whose n-th write fails; counts them."""
+
+    def __init__(self, file, n, code):
+        self.file, self.n, self.code, self.count = file, n, code, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data):
+        self.count += 1
+        if self.count == self.n:
+            raise OSError(self.code, os.strerror(self.code))
+        return self.file.write(data)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_write_that_fails_is_the_systems_error_and_leaves_the_old_file(
+    tmp_path, monkeypatch, code
+):
+    """At every write of a save, also where torch turns the error into one of its own."""
+    path = checkpoint.path_for(tmp_path, 3)
+    checkpoint.save(path, state())
+    whole, real = path.read_bytes(), os.fdopen
+    files = []
+
+    def opening(n):
+        return lambda *how: files.append(FailingFile(real(*how), n, code)) or files[-1]
+
+    monkeypatch.setattr(os, "fdopen", opening(0))
+    checkpoint.save(tmp_path / "other.pt", state())
+    writes = files[-1].count
+    assert writes > 10
+    for n in range(1, writes + 1):
+        monkeypatch.setattr(os, "fdopen", opening(n))
+        with pytest.raises(OSError, match=os.strerror(code)):
+            checkpoint.save(path, {**state(), "step": 4})
+        assert path.read_bytes() == whole
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_flipped_bit_is_noticed(tmp_path):

@@ -1,0 +1,39 @@
+"""`began export`: a trained generator in one file, for use without its run."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from began_cli.commands.sample import writing
+from began_cli.config import ExportConfig
+from began_cli.errors import UserError
+from began_cli.run import checkpoint, portable
+from began_cli.settings import EXPORTS
+
+
+def main(cfg: ExportConfig) -> None:
+    """Writes the averaged generator as `cfg.format` says, and its card beside it."""
+    path, state, complaints = checkpoint.read(cfg.ckpt)
+    for line in complaints:
+        print(f"warning: {line}", file=sys.stderr)
+    generator = portable.load_generator(path)
+    if generator.card["images"]["channels"] == 2:
+        raise UserError(f"ckpt={path}: makes points of the plane, not images")
+    beside = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    out = beside / f"generator-{path.stem}{EXPORTS[cfg.format]}"
+    if cfg.out is not None:
+        out = Path(cfg.out).expanduser()
+    if out.is_dir():
+        raise UserError(f"out={out}: is a folder; name the file to write")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        worst = portable.write(generator, out, cfg.format)
+    batches = ", ".join(map(str, portable.CHECKED))
+    Console(highlight=False).print(
+        f"{path}, step {state['step']:,}: {out} ({out.stat().st_size / 1e6:.1f} MB) and its card "
+        f"{portable.card_path(out)}; read back, its images are PyTorch's to {worst:.1g} at batches "
+        f"of {batches}",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,104 @@
+"""Inversion: the latents whose images are nearest to given ones (1703.10717, section 4.3).
+
+The paper finds z_r by Adam on |x_r - G(z_r)| and leaves the rate, the steps and the starts open.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from began_cli.gan.latents import LatentStream
+
+BASELINE = 1000  # random samples, the best of which an inversion has to beat
+CHUNK = 250  # of them at a time
+ENOUGH = 0.2 / 127.5  # a mean error of a fifth of a grey level: pixels round it away
+CHECK_EVERY = 25  # steps between two looks at the errors
+PATIENCE = 8  # looks without a gain of one part in a thousand, and the search is over
+
+
+class Inversion(NamedTuple):
+    """What a search found for N images."""
+
+    latents: Tensor  # (N, latent_dim) in [-1, 1], of each image's best start
+    errors: Tensor  # (starts, N), the last error of each start
+    steps: int  # that were taken
+
+    @property
+    def best(self) -> Tensor:
+        """The error of each image's best start, (N,)."""
+        return self.errors.min(dim=0).values
+
+
+def distance(made: Tensor, targets: Tensor, error: str) -> Tensor:
+    """The mean over pixels of |made - target| (l1) or its square (l2), an image: (N,).
+
+    Both are (N, C, H, W) floats in [-1, 1]: bytes are refused, for they have another range.
+    """
+    if torch.uint8 in (made.dtype, targets.dtype):
+        raise TypeError("pixels 0..255 have no distance to images in [-1, 1]; see images.to_float")
+    apart = made - targets
+    return (apart.abs() if error == "l1" else apart.square()).flatten(1).mean(1)
+
+
+def invert(
+    generator: nn.Module, targets: Tensor, starts: Tensor, steps: int, lr: float, error: str
+) -> Inversion:
+    """Latents whose images come nearest to `targets` (N, C, H, W) in [-1, 1].
+
+    `starts` (R, N, latent_dim) are where Adam sets out, for all images and starts in one batch. Its
+    rate falls from `lr` to 0 along half a cosine; after each step the latents are projected
+    into [-1, 1]. It ends early once all errors are too small to be seen or none falls any more.
+    The generator runs as it is: put it in evaluation mode. Its weights collect no gradients.
+    """
+    restarts = len(starts)
+    wanted = targets.repeat(restarts, 1, 1, 1)
+    z = starts.flatten(0, 1).clamp(-1, 1).requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=lr)
+    enough = ENOUGH if error == "l1" else ENOUGH**2
+    best, waited, step = math.inf, 0, 0
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
+        errors = distance(generator(z), wanted, error)
+        (z.grad,) = torch.autograd.grad(errors.sum(), z)
+        optimizer.step()
+        with torch.no_grad():
+            z.clamp_(-1, 1)
+        if step % CHECK_EVERY == 0:
+            nearest = errors.detach().view(restarts, -1).min(dim=0).values
+            total = nearest.sum().item()
+            waited = 0 if total < 0.999 * best else waited + 1
+            best = min(best, total)
+            if waited >= PATIENCE or bool((nearest < enough).all()):
+                break
+    with torch.no_grad():
+        errors = distance(generator(z), wanted, error).view(restarts, -1)
+    found = z.detach().unflatten(0, (restarts, -1))
+    nearest = errors.argmin(dim=0)
+    return Inversion(found[nearest, torch.arange(len(targets), device=z.device)], errors, step)
+
+
+def random_starts(restarts: int, n: int, dim: int) -> Tensor:
+    """Starts (restarts, n, dim), uniform in [-1, 1], on the CPU, the same ones every time."""
+    return _apart(0, restarts * n, dim).view(restarts, n, dim)
+
+
+@torch.no_grad()
+def baseline(generator: nn.Module, targets: Tensor, dim: int, error: str) -> Tensor:
+    """What no search at all would give: each target's error by the best of 1,000 samples, (N,)."""
+    best = torch.full((len(targets),), math.inf, device=targets.device)
+    for z in _apart(1, BASELINE, dim).split(CHUNK):
+        made = generator(z.to(targets.device))
+        for i, target in enumerate(targets):
+            nearest = distance(made, target.expand_as(made), error).min()
+            best[i] = torch.minimum(best[i], nearest)
+    return best
+
+
+def _apart(stream: int, n: int, dim: int) -> Tensor:
+    """Latents (n, dim) that belong to no seed: a search must not set out from its answer.
+
+    A seed's latents are the first of its random stream, so the first are left out here.
+    """
+    return LatentStream(n + 1, dim, stream, torch.device("cpu"))()[1:]
