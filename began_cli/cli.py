@@ -211,8 +211,10 @@ def _fail(who: str, message: str, code: int = 2) -> NoReturn:
 
 
 UNNAMED = {"resume", "device", "dataset.root", "dataset.device", "dataset.cache"}
-PATHS = {"ckpt", "resume", "out", "images", "latents", "runs", "dataset.root"}
-PATHS |= {"hydra.run.dir", "hydra.sweep.dir"}
+PATHS = {
+    *("ckpt", "resume", "out", "images", "latents", "runs", "hydra.run.dir", "hydra.sweep.dir"),
+    *("dataset.root", "dataset.cache", "root", "extractor", "weights", "cache"),
+}
 
 
 def _tame(override: str, multirun: bool) -> str:

@@ -97,6 +97,7 @@ class ModelConfig:
     width: int = MISSING
     latent_dim: int = MISSING
     code_dim: int = MISSING
+    output: str = MISSING
     init: str = MISSING
     gain: float = MISSING
 
@@ -151,6 +152,11 @@ class MnistDatasetConfig(FileDatasetConfig):
 
 
 @dataclass(slots=True)
+class StackedMnistDatasetConfig(MnistDatasetConfig):
+    pass
+
+
+@dataclass(slots=True)
 class FolderDatasetConfig(FileDatasetConfig):
     cache: str | None = MISSING
     skip_broken: bool = MISSING
@@ -167,6 +173,7 @@ DATASETS: dict[str, type[DatasetConfig]] = {
     "mnist": MnistDatasetConfig,
     "fashion_mnist": FileDatasetConfig,
     "cifar10": FileDatasetConfig,
+    "stacked_mnist": StackedMnistDatasetConfig,
     "folder": FolderDatasetConfig,
     "ring": RingDatasetConfig,
 }
@@ -312,12 +319,31 @@ class ExportConfig:
     out: str | None = MISSING
 
 
+@dataclass(slots=True)
+class EvaluateConfig:
+    ckpt: str | None = MISSING
+    n: int | None = MISSING
+    seed: int = MISSING
+    scores: Any = MISSING
+    extractor: str = MISSING
+    weights: str | None = MISSING
+    k: int = MISSING
+    kid_subset: int = MISSING
+    bins: int = MISSING
+    root: str | None = MISSING
+    batch_size: int = MISSING
+    device: str = MISSING
+    cache: str | None = MISSING
+    out: str | None = MISSING
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "sample": SampleConfig,
     "interpolate": InterpolateConfig,
     "compare": CompareConfig,
     "export": ExportConfig,
+    "evaluate": EvaluateConfig,
 }
 
 GROUPS: dict[str, dict[str, type]] = {

@@ -17,18 +17,20 @@ from began_cli.gan.latents import LatentStream
 
 LOSS_FILES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml"))
 PACKAGE = Path(config.__file__).parent
-BASE = {"config", "settings", "errors", "images", "__init__"}
+BASE = {"checks", "config", "settings", "errors", "images", "__init__"}
 # room -> what it may import from began_cli
 ALLOWED = {
     "errors": set(),
     "config": set(),
-    "settings": {"config", "errors"},
+    "checks": {"config", "errors"},
+    "settings": {"checks", "config", "errors"},
     "images": set(),
     "gan": BASE,
     "data": BASE,
     "run": BASE,
+    "evaluation": BASE,
     "comparison": BASE,
-    "commands": BASE | {"gan", "data", "run", "comparison"},
+    "commands": BASE | {"gan", "data", "run", "evaluation", "comparison"},
     "cli": {"settings", "errors", "commands", "__init__"},
     "__main__": {"cli"},
     "__init__": {"run"},  # load_generator, when it is asked for
@@ -101,8 +103,8 @@ FROZEN = """
     log_every loss.content_floor loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
     loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim
     model.first_stage model.gain model.init model.latent_dim model.name model.residual
-    model.skips model.upsample model.width optimizer.betas optimizer.eps optimizer.lr optimizer.lr_d
-    optimizer.lr_g optimizer.name out precision resume sample_every schedule.cooldown
+    model.output model.skips model.upsample model.width optimizer.betas optimizer.eps
+    optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume sample_every schedule.cooldown
     schedule.floor schedule.name schedule.threshold schedule.window seed steps watch.diversity
     watch.patience watch.rollbacks watchdog
 """
@@ -120,6 +122,7 @@ REFUSED = {
     "model=began dataset=ring": "use model=mlp",
     "model=dcgan dataset=ring": "use model=mlp",
     "loss=bgan_discrete dataset=ring": "black and white",
+    "loss=bgan_discrete dataset=stacked_mnist": "three digits",
 }
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from began_cli.checks import EXPORTS
 from began_cli.commands.sample import writing
 from began_cli.config import ExportConfig
 from began_cli.errors import UserError
 from began_cli.run import checkpoint, portable
-from began_cli.settings import EXPORTS
 
 
 def main(cfg: ExportConfig) -> None:

@@ -19,6 +19,7 @@ from began_cli.data import cache, folder
 from began_cli.errors import UserError
 
 SHIPPED = Path(__file__).parent / "mnist_test"
+TRIPLES = 128_000  # of stacked MNIST, PacGAN's protocol
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
 
@@ -56,6 +57,8 @@ def load(c: config.DatasetConfig, glance: bool = False) -> Source:
             origin = str(Path(c.root).expanduser().absolute())
             held = read.held
             return Source(held.images, origin, read.warning, held.sha256, held.forget, read.files)
+        case config.StackedMnistDatasetConfig():
+            return _stacked_mnist(c, download)
         case config.MnistDatasetConfig():
             return _mnist(c, download)
         case config.RingDatasetConfig():
@@ -85,6 +88,27 @@ def _mnist(c: config.MnistDatasetConfig, download: Download) -> Source:
             f"Training on the {len(images):,} images of its test split that come with began. "
             "For all 60,000 put train-images-idx3-ubyte.gz there, or set dataset.root.",
         )
+
+
+def _stacked_mnist(c: config.StackedMnistDatasetConfig, download: Download) -> Source:
+    """128,000 random triples of digits, one a colour, the same ones every time (1712.04086)."""
+    single = config.MnistDatasetConfig(
+        name="mnist",
+        image_size=c.image_size,
+        channels=1,
+        width=c.width,
+        device=c.device,
+        flip=False,
+        root=c.root,
+        fallback=c.fallback,
+    )
+    digits = _mnist(single, download)
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(digits.images), (3, TRIPLES), generator=generator)
+    images = torch.empty(TRIPLES, 3, c.image_size, c.image_size, dtype=torch.uint8)
+    for channel, rows in enumerate(chosen):
+        images[:, channel] = digits.images[rows, 0]
+    return Source(images, f"{TRIPLES:,} triples of {digits.origin}", digits.warning)
 
 
 def _fashion_mnist(c: config.FileDatasetConfig, download: Download) -> Source:

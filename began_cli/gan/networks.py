@@ -280,6 +280,7 @@ def _family(
     """`pack` is the number of images that an encoder sees as one."""
     size, channels, width = data.image_size, data.channels, model.width
     seen = channels * pack
+    output = nn.Tanh() if model.output == "tanh" else nn.Identity()
     shape = (channels, size, size)
     match model:
         case config.BeganModelConfig():
@@ -293,13 +294,13 @@ def _family(
                 lambda inputs, _: BeganDecoder(
                     size, channels, width, inputs, skips, residual, composed
                 ),
-                nn.Identity(),
+                output,
             )
         case config.DcganModelConfig():
             return _Family(
                 lambda outputs, _, norm: dcgan_encoder(size, seen, width, outputs, norm),
                 lambda inputs, _: dcgan_decoder(size, channels, width, inputs),
-                nn.Tanh(),
+                output,
             )
         case config.MlpModelConfig():
             pixels, layers = math.prod(shape), model.layers
@@ -310,7 +311,7 @@ def _family(
                 lambda inputs, dropout: nn.Sequential(
                     *mlp(inputs, width, layers, pixels, dropout), nn.Unflatten(1, shape)
                 ),
-                nn.Tanh(),
+                output,
             )
     raise AssertionError(f"no networks for {type(model).__name__}")
 

@@ -192,6 +192,8 @@ def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
     new = {"accumulate": 1, "compile": "off", "dry_run": False} | saved
     if isinstance(new.get("optimizer"), dict):
         new["optimizer"] = {"eps": 1e-8} | new["optimizer"]
+    if isinstance(model := new.get("model"), dict):
+        new["model"] = {"output": "linear" if model.get("name") == "began" else "tanh"} | model
     if isinstance(loss := new.get("loss"), dict) and loss.get("name") in SCORED:
         new["loss"] = {"pack": 1} | loss
     if isinstance(data := new.get("dataset"), dict) and data.get("name") != "ring":

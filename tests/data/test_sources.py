@@ -93,6 +93,28 @@ def test_cifar10_is_read(tmp_path, monkeypatch):
     assert np.abs(grey[:5, 0].numpy() - expected).max() <= 1
 
 
+def test_stacked_mnist_is_triples_of_digits_the_same_ones_every_time(digits):
+    line = ("dataset=stacked_mnist", f"dataset.root={digits}", "dataset.image_size=16")
+    source = load(*line)
+    assert source.images.shape == (128_000, 3, 16, 16)
+    assert source.images.dtype == torch.uint8
+    assert source.sha256 == load(*line).sha256
+    single = load(f"dataset.root={digits}", "dataset.image_size=16").images.flatten(1)
+    number = {row.numpy().tobytes(): i for i, row in enumerate(single)}
+    shown = source.images[:3000].flatten(2).numpy()
+    chosen = np.array([[number[digit.tobytes()] for digit in triple] for triple in shown])
+    counts = np.bincount(chosen.flatten(), minlength=200)  # 45 of each, give or take
+    assert 15 < counts.min() <= counts.max() < 85
+    assert np.abs(np.corrcoef(chosen.T) - np.eye(3)).max() < 0.08  # one says nothing of another
+
+
+def test_stacked_mnist_of_the_shipped_digits_says_so():
+    source = load("dataset=stacked_mnist", "dataset.root=nowhere", "dataset.image_size=16")
+    assert "10,000" in source.warning
+    with pytest.raises(UserError, match="three digits"):
+        load("dataset=stacked_mnist", "dataset.channels=1")
+
+
 def test_ring_is_evenly_spaced_gaussians():
     points = load("dataset=ring").images
     assert points.shape == (50_000, 2, 1, 1)

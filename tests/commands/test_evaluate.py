@@ -1,0 +1,263 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, write_idx
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from began_cli import checks
+from began_cli.commands import evaluate
+from began_cli.commands.sample import generate, trained_generator
+from began_cli.evaluation import coverage, features, references, scores
+from began_cli.gan import latents
+
+FEW = ("n=60", "kid_subset=20", "bins=5", "k=3")
+CPU = torch.device("cpu")
+
+
+def evaluations(folder) -> list[dict]:
+    return json.loads((folder / "evaluation.json").read_text())["evaluations"]
+
+
+def files_of(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_everything_that_an_evaluation_leaves(began, tiny_run):
+    code, out, err = began("evaluate", f"ckpt={tiny_run}", *FEW)
+    assert code == 0, err
+    (record,) = evaluations(tiny_run)
+    assert record["checkpoint"] == "step-00000004.pt"
+    assert record["step"] == 4
+    assert (record["n"], record["seed"], record["data"]["count"]) == (60, 0, 200)
+    assert set(record["scores"]) == {*checks.SCORES, "modes_kl"}
+    label = record["extractor"]
+    assert label == f"mnist-cnn@{record['extractor_sha256'][:8]}"
+    for name, score in record["scores"].items():
+        assert np.isfinite([score["value"], score["floor"]]).all()
+        assert score["extractor"] == ("pixels" if name == "nearest" else label)
+        start = f"{name}[{score['extractor']}]"
+        (row,) = [line for line in out.splitlines() if line.startswith(start)]
+        assert f"{score['value']:.4g}" in row  # with its floor, N and seed beside it
+        assert f"{score['floor']:.4g}" in row
+        assert row.split()[-3 - (name == "nearest") * 2 :][:2] == ["60", "0"]
+    assert sum(record["classes"]) == sum(record["real_classes"]) == 60
+    assert record["scores"]["modes"]["value"] == sum(count > 0 for count in record["classes"])
+
+    board = EventAccumulator(str(tiny_run)).Reload()
+    (event,) = board.Scalars(f"evaluation/fid/{label.replace('@', '-')}")
+    assert event.step == 4
+    assert event.value == pytest.approx(record["scores"]["fid"]["value"])
+
+    sheet = Image.open(tiny_run / "nearest-step-00000004.png")
+    assert sheet.size == (6 * 18 + 2, 16 * 18 + 2)  # an image and five neighbours, sixteen times
+    assert not list(tiny_run.glob(".*.tmp"))
+
+
+def test_the_values_are_those_of_the_named_seeds_and_disjoint_real_images(began, tiny_run, digits):
+    """FID from `began sample`'s own images, by hand."""
+    line = (
+        "evaluate",
+        f"ckpt={tiny_run}",
+        *FEW,
+        "seed=2",
+        "scores=[fid,nearest]",
+        "extractor=pixels",
+    )
+    assert began(*line)[0] == 0
+    _, generator, trained = trained_generator(str(tiny_run), "cpu")
+    z = latents.from_seeds(range(3_000_000, 3_000_060), trained.model.latent_dim)
+    fakes = torch.cat(list(generate(generator, z)))
+    reals = evaluate.real_images(trained.dataset, None).images
+    rows = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    first, second = reals[rows[:60]], reals[rows[60:120]]
+    flat = [x.flatten(1).double() / 255 for x in (fakes, first, second)]
+    made = evaluations(tiny_run)[0]["scores"]
+    assert made["fid"]["value"] == pytest.approx(scores.fid(flat[0], flat[1]), rel=1e-4)
+    assert made["fid"]["floor"] == pytest.approx(scores.fid(flat[2], flat[1]), rel=1e-4)
+
+    distance = torch.cdist(fakes.flatten(1).double(), reals.flatten(1).double())
+    root_mean_square = distance.min(1).values / 256**0.5
+    assert made["nearest"]["value"] == pytest.approx(root_mean_square.mean().item(), rel=1e-4)
+
+
+def test_the_batch_size_changes_nothing(began, tiny_run):
+    values = []
+    for i, size in enumerate((7, 256)):
+        line = [f"ckpt={tiny_run}", *FEW, f"batch_size={size}", f"out=o{i}", f"cache=c{i}"]
+        assert began("evaluate", *line)[0] == 0
+    for i in range(2):
+        with open(f"o{i}/evaluation.json") as file:
+            made = json.load(file)["evaluations"][0]["scores"]
+        values.append({name: score["value"] for name, score in made.items()})
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_evaluations_do_not_destroy_each_other(began, tiny_run):
+    base = ("evaluate", f"ckpt={tiny_run}", *FEW)
+    for more in (["scores=fid"], ["scores=[fid]", "seed=1"], ["scores=is", "extractor=mnist-cnn"]):
+        assert began(*base, *more)[0] == 0
+    made = [(e["seed"], sorted(e["scores"])) for e in evaluations(tiny_run)]
+    assert made == [(1, ["fid"]), (0, ["fid", "is"])]  # the second of seed 0 joined the first
+
+
+def test_a_damaged_file_of_evaluations_is_not_lost(began, tiny_run):
+    (tiny_run / "evaluation.json").write_text("{")
+    code, _, err = began("evaluate", f"ckpt={tiny_run}", *FEW)
+    assert code == 2
+    assert "move it away" in err
+    assert (tiny_run / "evaluation.json").read_text() == "{"
+
+
+def test_real_features_are_made_once(began, tiny_run, tmp_path, monkeypatch):
+    line = ("evaluate", f"ckpt={tiny_run}", *FEW, "scores=fid")
+    assert began(*line)[0] == 0
+    (kept,) = (tmp_path / "xdg-cache" / "began").iterdir()
+    made_at = kept.stat().st_mtime_ns
+    monkeypatch.setattr(references, "_write", None)  # a second making would call it
+    assert began(*line)[0] == 0
+    assert kept.stat().st_mtime_ns == made_at
+
+
+def test_real_images_from_elsewhere_are_said(began, tiny_run, tmp_path):
+    pixels = np.random.default_rng(5).integers(0, 256, (150, 28, 28))
+    write_idx(tmp_path / "other" / "train-images-idx3-ubyte", pixels)
+    code, out, _ = began("evaluate", f"ckpt={tiny_run}", *FEW, "root=other", "scores=fid")
+    assert code == 0
+    assert "scored against 150 images of" in out
+    assert "trained on 200" in out
+
+
+def test_few_real_images_halve_the_floor_and_say_so(began, tiny_run):
+    line = (
+        "evaluate",
+        f"ckpt={tiny_run}",
+        "n=150",
+        "kid_subset=20",
+        "bins=5",
+        "scores=[fid,modes]",
+    )
+    code, out, _ = began(*line)
+    assert code == 0
+    assert "200 real images: the floor is half of them against the other half" in out
+    (record,) = evaluations(tiny_run)
+    assert record["scores"]["fid"]["floor_n"] == 100
+    assert record["scores"]["modes"]["floor_n"] == 150
+    assert "(N 100)" in out
+
+
+def test_a_checkpoint_alone(began, tiny_run, tmp_path):
+    (tmp_path / "alone").mkdir()
+    (tiny_run / "checkpoints" / "step-00000004.pt").rename(tmp_path / "alone" / "mine.pt")
+    assert began("evaluate", "ckpt=alone/mine.pt", *FEW, "scores=fid")[0] == 0
+    assert evaluations(tmp_path / "alone")[0]["checkpoint"] == "mine.pt"
+
+
+def test_pixels_have_no_inception_score_but_the_classes_are_known(began, tiny_run):
+    code, out, _ = began("evaluate", f"ckpt={tiny_run}", *FEW, "extractor=pixels")
+    assert code == 0
+    assert "is is left out: pixels gives no classes" in out
+    (record,) = evaluations(tiny_run)
+    assert set(record["scores"]) == {*checks.SCORES, "modes_kl"} - {"is"}
+    assert "modes[mnist-cnn@" in out  # by the classifier, whatever the extractor
+    assert record["scores"]["modes"]["extractor"].startswith("mnist-cnn@")
+
+
+BAD = [
+    (["extractor=incepton"], "extractor=incepton: no such extractor; there are mnist-cnn"),
+    (["extractor=a/b.pt2"], "extractor=a/b.pt2: no such file"),
+    (["extractor=inception", "weights=gone.pth"], "weights=gone.pth: no such file"),
+    (["weights=gone.pth"], "weights=gone.pth: only extractor=inception takes"),
+    (["n=19"], "n=19: kid wants 20 or more, as kid_subset says"),
+    (["n=1"], "n=1: wants a whole number from 2"),
+    (["k=60"], "n=60: precision wants 61 or more, as each image has k=60 neighbours"),
+    (["bins=13"], "n=60: ndb wants 5 or more for each of its bins=13"),
+    (["n=300", "kid_subset=150"], "root: 200 real images, 100 in each half for the floor: kid"),
+    (["scores=[fid,fd]"], "scores=fd: wants one of auto, all, fid"),
+    (["scores=is", "extractor=pixels"], "scores=is: pixels gives no classes"),
+    (["seed=-1"], "seed=-1: wants"),
+    (["device=tpu"], "device=tpu: wants auto"),
+    (["ckpt=gone"], "ckpt=gone: no such file"),
+    (["sead=1"], "no setting 'sead' (did you mean seed?)"),
+]
+
+
+def test_bad_input_is_one_line_and_writes_nothing(began, tiny_run, tmp_path):
+    before = files_of(tmp_path)
+    for line, why in BAD:
+        keys = {word.split("=")[0] for word in line}
+        given = [f"ckpt={tiny_run}", *FEW]
+        given = [word for word in given if word.split("=")[0] not in keys]
+        code, out, err = began("evaluate", *given, *line)
+        assert (code, out) == (2, ""), line
+        assert err.startswith(f"began evaluate: {why}"), (line, err)
+        assert err.count("\n") == 1
+        assert files_of(tmp_path) == before
+
+
+def test_no_real_images(began, tiny_run, tmp_path):
+    file = tiny_run / "checkpoints" / "step-00000004.pt"
+    state = torch.load(file, weights_only=True)
+    state["config"]["dataset"]["fallback"] = False
+    torch.save(state, file)
+    before = files_of(tmp_path)
+    code, _, err = began("evaluate", f"ckpt={tiny_run}", *FEW, "root=gone")
+    assert code == 2
+    assert err.startswith(
+        "began evaluate: root: no real images to score against: dataset.root=gone"
+    )
+    assert files_of(tmp_path) == before
+
+
+def test_scores_of_stacked_mnist_leave_out_the_slow_ones_unless_asked_for():
+    extractor = features.build("mnist-cnn", None, (3, 32, 32), True, CPU)
+    quick = ["fid", "kid", "modes", "ndb", "nearest"]
+    wanted, notes = evaluate.wanted_scores(["auto"], "stacked_mnist", extractor)
+    assert wanted == quick
+    assert len(notes) == 5
+    assert any("scores=all has it" in note for note in notes)
+    every, notes = evaluate.wanted_scores(["all"], "stacked_mnist", extractor)
+    assert every == [name for name in checks.SCORES if name != "is"]
+    assert len(notes) == 1
+    more, _ = evaluate.wanted_scores(["auto", "recall"], "stacked_mnist", extractor)
+    assert sorted(more) == sorted([*quick, "recall"])
+
+
+def test_modes_of_data_without_a_classifier(began, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    train = ["train", "dataset=folder", "dataset.root=photos", "steps=1", "hydra.run.dir=r", *TINY]
+    assert began(*train)[0] == 0
+    few = ("n=10", "kid_subset=5", "bins=2", "k=2", "extractor=pixels")
+    code, out, err = began("evaluate", "ckpt=r", *few)
+    assert code == 0, err
+    assert "modes is left out: dataset=folder has no classifier" in out
+    assert {"modes", "is"} & set(evaluations(tmp_path / "r")[0]["scores"]) == set()
+    code, _, err = began("evaluate", "ckpt=r", *few, "scores=modes")
+    assert code == 2
+    assert "scores=modes: dataset=folder" in err
+
+
+def test_stacked_mnist_is_scored_by_its_thousand_modes(began, tmp_path, digits):
+    run = tmp_path / "stacked"
+    line = ["train", "dataset=stacked_mnist", "steps=1", f"dataset.root={digits}", *TINY]
+    assert began(*line, f"hydra.run.dir={run}")[0] == 0
+    code, _, err = began("evaluate", f"ckpt={run}", *FEW, "scores=[fid,modes]")
+    assert code == 0, err
+    (record,) = evaluations(run)
+    assert record["extractor"].startswith("mnist-cnn-per-channel@")
+    _, generator, trained = trained_generator(str(run), "cpu")
+    z = latents.from_seeds(range(1_000_000, 1_000_060), trained.model.latent_dim)
+    fakes = torch.cat(list(generate(generator, z)))
+    classifier = features.build("mnist-cnn", None, (1, 16, 16), False, CPU)
+    each = [classifier(fakes[:, c : c + 1], 60, CPU).logits.argmax(1) for c in range(3)]
+    labels = 100 * each[0] + 10 * each[1] + each[2]
+    expected = coverage.modes_and_kl(labels, 1000)
+    assert record["scores"]["modes"]["value"] == expected["modes"]
+    assert record["scores"]["modes_kl"]["value"] == pytest.approx(expected["modes_kl"])
+    assert record["scores"]["modes_kl"]["floor_n"] == 60
+    assert "classes" not in record  # a thousand of them
