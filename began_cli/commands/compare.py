@@ -144,11 +144,11 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
     run.state, run.status = records.state(folder, step, now, curves)
     run.scores, left_out = records.scores(folder, step)
     try:
-        with checkpoint.fits(path, "runs"):
-            generator, trained = checkpoint.generator_of(state, device)
-            run.sheet, run.sheet_size = sheet(generator, trained, n)
-    except UserError as error:
-        said.append(f"{error}: no samples of it")
+        generator, trained = checkpoint.generator_of(state, device)
+        run.sheet, run.sheet_size = sheet(generator, trained, n)
+    except Exception as error:  # of any kind: the other runs are to be shown all the same
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said.append(f"no samples of it: {path.name} makes no generator here ({reason})")
     return run, told(run, said + left_out)
 
 

@@ -282,6 +282,22 @@ def test_files_of_other_hands_are_no_crash(began, sweep):
     assert [row["is[None] N=-1"] for row in read_csv(sweep)] == ["", "", "", "2.0"]
 
 
+def test_a_checkpoint_of_another_version_has_no_samples(began, sweep):
+    for run, change in ((run_of(sweep, 0.3, 1), {"width": 5}), (run_of(sweep, 0.3, 2), None)):
+        path = checkpoint.all_of(run)[0]
+        state = checkpoint.load(path)
+        if change is None:
+            del state["config"]["model"]["gain"]
+        else:
+            state["config"]["model"] |= change
+        checkpoint.save(path, state)
+    code, _, err = began("compare", f"runs={sweep}")
+    assert code == 0
+    assert err.count("no samples of it: step-00000004.pt makes no generator here") == 2
+    assert (sweep / "compare.html").read_text().count('src="data:image/png') == 2
+    assert [row["state"] for row in read_csv(sweep)] == ["finished"] * 4
+
+
 def test_scores_of_an_earlier_checkpoint_are_left_out_and_said(began, sweep):
     score(run_of(sweep, 0.3, 1), step=2, fid=1.0)
     code, _, err = began("compare", f"runs={sweep}")
