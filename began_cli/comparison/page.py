@@ -109,7 +109,7 @@ def _scores(c: Comparison) -> str:
         foot = f"<tfoot><tr>{''.join([*cells, *(_cell('') for _ in curves)])}</tr></tfoot>"
     note = "Mean ± sample standard deviation over the seeds of the finished runs."
     if columns:
-        note += " Real against real is what real images score: no generator need do better."
+        note += " Real against real is about what a perfect generator would score."
     else:
         note += " No scores yet: began evaluate ckpt=RUN makes them."
     return f"<h2>Scores</h2>\n<p>{note}</p>\n" + _table(head, rows, foot, "Scores over seeds")
@@ -188,7 +188,7 @@ def _head(name: str, number: bool = False) -> str:
 
 
 def _number(value: float) -> str:
-    return _cell(f"{value:.4g}" if math.isfinite(value) else UNKNOWN, value)
+    return _cell(tables.short(value), value)
 
 
 def _cell(text: str, value: float | None = None, row: bool = False) -> str:

@@ -7,6 +7,7 @@ import colorsys
 import io
 import math
 import re
+import statistics
 from dataclasses import dataclass
 
 from matplotlib import style
@@ -21,6 +22,7 @@ PALETTE = (
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))  # on and off, in widths of the line
 INK = "#010203"  # stands for the colour of the page's text; nothing else has it
 POINTS = 400  # of a curve: more than a screen shows
+FAR = 100  # times the median
 SIZE = (4.6, 2.9)  # inches
 STYLE = {
     **{name: INK for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color")},
@@ -50,8 +52,14 @@ def look(group: int, groups: int, seed: int) -> Look:
 
 
 def curves(title: str, lines: list[tuple[Look, list[tuple[float, float]]]]) -> str:
-    """An SVG of a measure over steps, a line a run, (step, value); NaN is a gap."""
+    """An SVG of a measure over steps, a line a run, (step, value); NaN is a gap.
+
+    Logarithmic if a run that went far away would press the others onto the axis.
+    """
+    values = [value for _, points in lines for _, value in points if math.isfinite(value)]
+    far = bool(values) and min(values) > 0 and max(values) > FAR * statistics.median(values)
     with _figure(title) as drawing:
+        drawing.axes.set_yscale("log" if far else "linear")
         for drawn, points in lines:
             thin = _thinned(points)
             drawing.axes.plot(
@@ -61,7 +69,7 @@ def curves(title: str, lines: list[tuple[Look, list[tuple[float, float]]]]) -> s
                 dashes=drawn.dashes or (None, None),
                 marker="." if len(thin) == 1 else "",
             )
-        drawing.axes.set_title(title, loc="left")
+        drawing.axes.set_title(f"{title} (logarithmic)" if far else title, loc="left")
         drawing.axes.set_xlabel("step")
         drawing.axes.ticklabel_format(style="plain", axis="x")
         drawing.axes.locator_params(axis="x", nbins=5)

@@ -32,7 +32,7 @@ class Mean:
     def __str__(self) -> str:
         if self.n == 0:
             return UNKNOWN
-        return f"{self.mean:.4g}" + (f" ± {self.std:.2g}" if self.n > 1 else "")
+        return short(self.mean) + (f" ± {short(self.std, 2)}" if self.n > 1 else "")
 
 
 def differing(runs: list[Run]) -> list[str]:
@@ -189,6 +189,13 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.15g}"  # 10 and 10.0 are one value
     return UNKNOWN if value is None else str(value)
+
+
+def short(value: float, digits: int = 4) -> str:
+    """A number in so many digits, but whole rather than with an exponent up to a million."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

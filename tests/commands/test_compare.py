@@ -133,6 +133,17 @@ def test_last_measures_are_those_of_the_last_line(began, sweep):
     assert plots.count("<li>") == 4
 
 
+def test_numbers_are_short_and_a_far_curve_is_logarithmic(began, sweep):
+    said = [tables.short(value) for value in (1234.56, 123456.7, 2.5e6, 0.00012345, float("nan"))]
+    assert said == ["1235", "123457", "2.5e+06", "0.0001234", "–"]
+    assert str(tables.mean([500.0, 726.27])) == "613.1 ± 160"  # by hand: 226.27 / sqrt(2)
+    for far, words in ((3.0, "M_global"), (9e9, "M_global (logarithmic)")):
+        path = run_of(sweep, 0.3, 1) / "metrics.jsonl"
+        path.write_text(f'{{"step": 2, "images": 8, "train/convergence": {far}}}\n')
+        assert began("compare", f"runs={sweep}")[0] == 0
+        assert f">{words}</text>" in (sweep / "compare.html").read_text()
+
+
 def test_scores_of_two_extractors_or_sizes_share_no_column(began, sweep):
     score(run_of(sweep, 0.3, 1), fid=1.5)
     score(run_of(sweep, 0.3, 2), extractor=OTHER, fid=2.5)
