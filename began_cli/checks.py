@@ -14,6 +14,13 @@ def check_train(c: config.TrainConfig) -> None:
     at_least("batch_size", c.batch_size, 1)
     for name in ("log_every", "sample_every", "checkpoint_every"):
         at_least(name, getattr(c, name), 1)
+    at_least("evaluate_every", c.evaluate_every, 0)
+    if c.evaluate_every and c.dataset.channels == 2:
+        raise UserError(f"evaluate_every: dataset={c.dataset.name} has points, not images to score")
+    require(
+        2 <= c.evaluation.n <= SEEDS_APART, "evaluation.n", c.evaluation.n, f"2 to {SEEDS_APART}"
+    )
+    one_of("evaluation.score", c.evaluation.score, *FEATURE_SCORES)
     require(0 <= c.seed < 2**63, "seed", c.seed, "a whole number from 0 to 2^63 - 1")
     one_of("watchdog", c.watchdog, "warn", "stop", "rollback")
     at_least("watch.patience", c.watch.patience, 1)
@@ -220,10 +227,8 @@ def check_export(c: config.ExportConfig) -> None:
 
 
 EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
-SCORES = (
-    *("fid", "kid", "is", "precision", "recall", "density", "coverage"),
-    *("modes", "ndb", "nearest"),
-)
+FEATURE_SCORES = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
+SCORES = (*FEATURE_SCORES, "modes", "ndb", "nearest")
 SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
 
 

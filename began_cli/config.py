@@ -244,6 +244,14 @@ class WatchConfig:
 
 
 @dataclass(slots=True)
+class EvaluationConfig:
+    n: int = MISSING
+    score: str = MISSING
+    extractor: str = MISSING
+    weights: str | None = MISSING
+
+
+@dataclass(slots=True)
 class TrainConfig:
     loss: LossConfig = MISSING
     dataset: DatasetConfig = MISSING
@@ -261,6 +269,8 @@ class TrainConfig:
     log_every: int = MISSING
     sample_every: int = MISSING
     checkpoint_every: int = MISSING
+    evaluate_every: int = MISSING
+    evaluation: EvaluationConfig = MISSING
     watchdog: str = MISSING
     watch: WatchConfig = MISSING
     disk_full: str = MISSING

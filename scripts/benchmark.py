@@ -1,8 +1,9 @@
 """Measures began against plain references, alternating in one process.
 
-    python scripts/benchmark.py step|loop|data|sample|startup [--rounds N] [--json] [x=y …]
+    python scripts/benchmark.py step|scaling|loop|data|sample|startup [--rounds N] [--json] [x=y …]
 
 step     a BEGAN step against three discriminator passes, and against G's phase then D's
+scaling  a BEGAN step's time beside its work, over sizes, batches and widths
 loop     `began train`'s loop, its logs, samples and checkpoints included, against the bare step
 data     a folder of images against ImageFolder and DataLoader with two workers
 sample   `began sample` against the bare generator
@@ -206,6 +207,38 @@ def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
     return result
 
 
+def scaling(rounds: int, overrides: list[str]) -> Result:
+    """Each of size, batch and width by itself, from 32x32, n = 16, batch 16."""
+    series = {
+        "size": [f"dataset.image_size={size}" for size in (32, 64, 128)],
+        "batch": [f"batch_size={batch}" for batch in (8, 16, 32, 64, 128)],
+        "width": [f"model.width={width}" for width in (16, 32, 64, 128)],
+    }
+    base = ["loss=began", "dataset=folder", "dataset.root=x", "dataset.image_size=32"]
+    base += ["model.width=16", "batch_size=16"]
+    work: dict[str, Callable[[], Any]] = {}
+    flops: dict[str, float] = {}
+    for word in itertools.chain.from_iterable(series.values()):
+        cfg = composed([*base, *overrides, word])
+        parts = ready(cfg, noise(cfg, 128), pick_device(cfg.device))
+        work[word] = lambda parts=parts: parts.update(parts.batches, parts.latents)
+        work[word]()
+        flops[word] = count_flops(work[word])
+    device = pick_device(composed([*base, *overrides]).device)
+    seconds = {
+        word: statistics.median(each) for word, each in alternating(work, rounds, device).items()
+    }
+    result: Result = {}
+    for words in series.values():
+        for before, word in zip([None, *words], words, strict=False):
+            told = f"{1000 * seconds[word]:.1f} ms, {flops[word] / 1e9:.2f} GFLOPs"
+            if before is not None:
+                slower, more = seconds[word] / seconds[before], flops[word] / flops[before]
+                told += f"; {slower:.2f} times the time for {more:.2f} times the work"
+            result[word] = told
+    return result
+
+
 def matrix_peak(device: torch.device, amp: torch.dtype | None, n: int = 2048) -> float:
     """Floating-point operations a second of the best of 10 products of n x n matrices."""
     a = torch.randn(n, n, device=device, dtype=amp or torch.float32)
@@ -364,6 +397,7 @@ def startup(rounds: int, overrides: list[str]) -> Result:
 
 BENCHMARKS: dict[str, Callable[[int, list[str]], Result]] = {
     "step": step,
+    "scaling": scaling,
     "loop": loop,
     "data": data,
     "sample": sample,

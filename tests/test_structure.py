@@ -99,12 +99,13 @@ def test_every_key_stands_in_a_yaml_with_a_comment():
 FROZEN = """
     accumulate batch_size checkpoint_every compile dataset.channels dataset.device dataset.fallback
     dataset.flip dataset.image_size dataset.name dataset.root dataset.width device disk_full dry_run
-    ema.decay
+    ema.decay evaluate_every evaluation.extractor evaluation.n evaluation.score evaluation.weights
     log_every loss.content_floor loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
     loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim
     model.first_stage model.gain model.init model.latent_dim model.name model.residual
     model.output model.skips model.upsample model.width optimizer.betas optimizer.eps
-    optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume sample_every schedule.cooldown
+    optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume sample_every
+    schedule.cooldown
     schedule.floor schedule.name schedule.threshold schedule.window seed steps watch.diversity
     watch.patience watch.rollbacks watchdog
 """

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from began_cli import __version__, config, settings
-from began_cli.commands import dry_run
+from began_cli.commands import dry_run, in_loop
 from began_cli.commands.pictures import Pictures
 from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
@@ -39,7 +39,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
     if cfg.dry_run:
         dry_run.report(cfg)
         return
-    cfg, saved, complaints = choose_run(cfg, typed)
+    cfg, saved, complaints = resume.choose_run(cfg, typed)
     run = Path(cfg.out)
     device = pick_device(cfg.device)
     source = sources.load(cfg.dataset)
@@ -51,6 +51,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
             f"dataset={cfg.dataset.name}: not the images this run was trained on: "
             f"{was['count']} of {was['origin']} then, {now['count']} of {now['origin']} now"
         )
+    scorer = in_loop.Scorer(cfg, source) if cfg.evaluate_every else None
     try:
         (run / "samples").mkdir(parents=True, exist_ok=True)
         for name in ("config.yaml", "train.log", "metrics.jsonl", ".lock"):
@@ -59,7 +60,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         raise UserError(f"out={run}: cannot be written to ({error.strerror})") from None
 
     with only_process(run):
-        if saved is not None and saved["step"] == cfg.steps and finished(run, cfg.steps):
+        if saved is not None and saved["step"] == cfg.steps and resume.finished(run, cfg.steps):
             Console(highlight=False).print(
                 f"{run}: done already, at step {cfg.steps:,}", markup=False, soft_wrap=True
             )
@@ -74,7 +75,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
         logged_at = saved["monitor"].get("logged_at", 0) if saved else 0
         with Monitor(run, cfg.steps, resume.flat(settings.plain(cfg)), logged_at) as monitor:
             with enough_memory(cfg.batch_size, cfg.model.width):
-                training = Training(cfg, run, source, device, monitor)
+                training = Training(cfg, run, source, device, monitor, scorer)
             for text in (*complaints, source.warning):
                 if text:
                     monitor.warn(text)
@@ -98,34 +99,6 @@ def main(cfg: TrainConfig, typed: list[str]) -> None:
             monitor.say(f"  began sample ckpt={run}")
 
 
-def choose_run(
-    cfg: TrainConfig, typed: list[str]
-) -> tuple[TrainConfig, dict[str, Any] | None, list[str]]:
-    """The settings to run with, the checkpoint to go on from if any, and damaged ones passed over.
-
-    Raises UserError if the run folder is taken, or the run to go on with would become another one.
-    """
-    source = resume.same_run(cfg) if cfg.resume == "auto" else cfg.resume
-    if source is None:
-        if checkpoint.all_of(Path(cfg.out)):
-            raise UserError(
-                f"out={cfg.out}: holds a checkpoint already; resume={cfg.out} goes on with that run"
-            )
-        return cfg, None, []
-    path, saved, complaints = checkpoint.read(source, "resume")
-    out = cfg.out
-    cfg = resume.resumed(cfg, typed, saved["config"])
-    if cfg.steps < saved["step"]:
-        raise UserError(f"steps={cfg.steps}: the run of {path} is at step {saved['step']} already")
-    if path.parent.name != "checkpoints":  # a loose file: the run goes on in a folder of its own
-        if checkpoint.all_of(Path(out)):
-            raise UserError(f"out={out}: holds a checkpoint already")
-        cfg.out = out
-        return cfg, saved, complaints
-    cfg.out = str(path.resolve().parent.parent)
-    return cfg, saved, complaints
-
-
 class Training:
     """Everything that one run moves, and how it is logged, shown, saved and put back."""
 
@@ -136,7 +109,9 @@ class Training:
         source: sources.Source,
         device: torch.device,
         monitor: Monitor,
+        scorer: in_loop.Scorer | None = None,
     ) -> None:
+        self.scorer, self.best = scorer, dict[str, Any]()
         self.cfg, self.run, self.source, self.monitor = cfg, run, source, monitor
         self.device = device
         self.update, self.batches, self.stream = ready(cfg, source, device)
@@ -180,6 +155,8 @@ class Training:
                 continue
             if update.step % cfg.sample_every == 0:
                 self.guarded(self.show)
+            if cfg.evaluate_every and update.step % cfg.evaluate_every == 0:
+                self.guarded(self.evaluate)
             if update.step % cfg.checkpoint_every == 0 and self.guarded(self.save) is not FAILED:
                 saved_at = update.step
         if saved_at != update.step:
@@ -233,6 +210,7 @@ class Training:
             "latents": self.stream.state_dict(),
             "monitor": self.monitor.state_dict(),
             "rollbacks": self.rollbacks,
+            "best": self.best,
             "rng": resume.rng_state(),
         }
 
@@ -243,7 +221,7 @@ class Training:
         self.batches.load_state_dict(saved["batches"])
         self.stream.load_state_dict(saved["latents"])
         self.monitor.load_state_dict(saved["monitor"], self.device)
-        self.rollbacks = saved["rollbacks"]
+        self.rollbacks, self.best = saved["rollbacks"], saved["best"]
         resume.set_rng_state(saved["rng"])
 
     def log_and_watch(self) -> str | None:
@@ -272,6 +250,24 @@ class Training:
 
     def show(self) -> None:
         self.pictures.show(self.run, self.update.step, self.monitor)
+
+    def evaluate(self) -> None:
+        """Scores the averaged generator, and keeps this checkpoint if it is the best so far."""
+        scorer, step = self.scorer, self.update.step
+        if scorer is None or not watchdog.finite([self.update.ema]):
+            return
+        score = scorer(self.update.ema)
+        better = scorer.better(score.value, self.best)
+        self.monitor.scalar(f"{scorer.name}/{score.extractor}", score.value, score.floor, step)
+        scorer.record(self.run, score, step)
+        if better:
+            found = {"score": scorer.name, "extractor": score.extractor, "value": score.value}
+            self.best = {**found, "step": step}
+            checkpoint.save_best(self.run, step, self.state_dict())
+        self.monitor.say(
+            f"step {step:,}: {scorer.name}[{score.extractor}] {score.value:.4g}, real images "
+            f"{score.floor:.4g}{'; the best so far' if better else ''}"
+        )
 
     def roll_back(self, why: str) -> None:
         """Goes back to the last good checkpoint with half the learning rates."""
@@ -313,15 +309,6 @@ class Training:
 
 
 FAILED = object()  # what `guarded` gives when the disk refused
-
-
-def finished(run: Path, steps: int) -> bool:
-    """Whether all that a run of so many steps leaves behind is there."""
-    logs = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    logged = logs and logs[-1].startswith(f'{{"step": {steps}, ')
-    last = checkpoint.all_of(run)[-1:]
-    shown = (run / "samples" / f"step-{steps:08d}.png").exists()
-    return bool(logged and shown and last == [checkpoint.path_for(run, steps)])
 
 
 def seed_everything(seed: int) -> None:

@@ -24,7 +24,7 @@ TABLES = {"config", "data", "monitor"}  # looked into before anything else is pu
 WHOLE = TABLES | {
     *("format", "began", "step", "generator", "ema", "discriminator", "loss", "optimizer_g"),
     *("optimizer_d", "schedule", "batches", "latents", "rollbacks", "rng"),
-    "scaler",
+    *("scaler", "best"),
 }
 NAME = re.compile(r"step-(\d{8,})\.pt")
 
@@ -75,6 +75,25 @@ def all_of(run: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
+def best_path(run: Path, step: int) -> Path:
+    """Where the checkpoint with the best score stands in a run folder, being of `step`."""
+    return run / "checkpoints" / f"best-step-{step:08d}.pt"
+
+
+def best_of(run: Path) -> list[Path]:
+    """The checkpoint with the best score of a run folder, if it has one."""
+    found = (run / "checkpoints").glob("best-step-*.pt")
+    return sorted(found, key=step_of, reverse=True)
+
+
+def save_best(run: Path, step: int, state: dict[str, Any]) -> None:
+    """Writes the best checkpoint; the one before it is deleted after that."""
+    save(best_path(run, step), state)
+    for path in best_of(run):
+        if path != best_path(run, step):
+            path.unlink()
+
+
 def runs(root: Path) -> list[Path]:
     """The run folders below `root` that hold a checkpoint, the newest first."""
     found = [path for path in root.rglob("step-*.pt") if NAME.fullmatch(path.name)]
@@ -84,7 +103,7 @@ def runs(root: Path) -> list[Path]:
 
 def step_of(path: Path) -> int:
     """The step in a checkpoint's name."""
-    return int(path.stem.removeprefix("step-"))
+    return int(path.stem.rpartition("step-")[2])
 
 
 def sweep(run: Path) -> None:
@@ -98,14 +117,15 @@ def set_aside(run: Path, after: int) -> list[str]:
 
     Returns a line for each; the caller holds the run's lock.
     """
-    later = [path for path in all_of(run) if step_of(path) > after]
+    later = [path for path in [*all_of(run), *best_of(run)] if step_of(path) > after]
     for path in later:
         path.rename(path.with_suffix(".superseded"))
     return [f"{path} is of a later step, and set aside as .superseded" for path in later]
 
 
 def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
-    """The files that `ckpt` may mean, best first: itself, or those of a run folder, newest first.
+    """The files that `ckpt` may mean, likeliest first: itself, or those of a run folder, newest
+    first; RUN/best is the one with the best score.
 
     None means the newest run under outputs/. Raises UserError if there is none.
     """
@@ -119,6 +139,12 @@ def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
     path = Path(ckpt).expanduser()
     if path.is_file():
         return [path]
+    if path.name == "best" and path.parent.is_dir():
+        if not best_of(path.parent):
+            raise UserError(
+                f"{setting}={ckpt}: no best checkpoint there; evaluate_every=… keeps it"
+            )
+        return best_of(path.parent)
     if not path.exists():
         raise UserError(f"{setting}={ckpt}: no such file or folder")
     run = path.parent if path.name == "checkpoints" else path
@@ -184,12 +210,14 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
     the values that it worked with."""
     if isinstance(state.get("config"), dict):
         state = state | {"config": upgrade_config(state["config"])}
-    return {"scaler": {}} | state | {"format": FORMAT}
+    return {"scaler": {}, "best": {}} | state | {"format": FORMAT}
 
 
 def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run of any earlier version, with those that it did not know yet."""
-    new = {"accumulate": 1, "compile": "off", "dry_run": False} | saved
+    new = {"accumulate": 1, "compile": "off", "dry_run": False, "evaluate_every": 0} | saved
+    evaluation = {"n": 2000, "score": "fid", "extractor": "auto", "weights": None}
+    new = {"evaluation": evaluation} | new
     if isinstance(new.get("optimizer"), dict):
         new["optimizer"] = {"eps": 1e-8} | new["optimizer"]
     if isinstance(model := new.get("model"), dict):

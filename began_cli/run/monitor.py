@@ -158,6 +158,12 @@ class Monitor:
         self._sums, self._count, self.logged_at = [], 0, step
         return values
 
+    def scalar(self, name: str, value: float, floor: float, step: int) -> None:
+        """A score for TensorBoard, under the same tag as `began evaluate` uses."""
+        tag = f"evaluation/{name.replace('@', '-')}"
+        self.board.add_scalar(tag, value, step)
+        self.board.add_scalar(f"{tag}/floor", floor, step)
+
     def picture(self, tag: str, image: Tensor, step: int) -> None:
         """A uint8 picture (3, H, W) for TensorBoard."""
         self.board.add_image(tag, image, step)

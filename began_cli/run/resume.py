@@ -16,9 +16,38 @@ from began_cli.run import checkpoint
 HARMLESS = {
     *("steps", "log_every", "sample_every", "checkpoint_every", "resume", "out", "device"),
     *("dataset.root", "dataset.device", "dataset.fallback", "recipe", "disk_full"),
-    *("dataset.cache", "compile", "dry_run"),
+    *("dataset.cache", "compile", "dry_run", "evaluate_every"),
+    *("evaluation.n", "evaluation.score", "evaluation.extractor", "evaluation.weights"),
     *("watchdog", "watch.patience", "watch.diversity", "watch.rollbacks"),
 }
+
+
+def choose_run(
+    cfg: TrainConfig, typed: list[str]
+) -> tuple[TrainConfig, dict[str, Any] | None, list[str]]:
+    """The settings to run with, the checkpoint to go on from if any, and damaged ones passed over.
+
+    Raises UserError if the run folder is taken, or the run to go on with would become another one.
+    """
+    source = same_run(cfg) if cfg.resume == "auto" else cfg.resume
+    if source is None:
+        if checkpoint.all_of(Path(cfg.out)):
+            raise UserError(
+                f"out={cfg.out}: holds a checkpoint already; resume={cfg.out} goes on with that run"
+            )
+        return cfg, None, []
+    path, saved, complaints = checkpoint.read(source, "resume")
+    out = cfg.out
+    cfg = resumed(cfg, typed, saved["config"])
+    if cfg.steps < saved["step"]:
+        raise UserError(f"steps={cfg.steps}: the run of {path} is at step {saved['step']} already")
+    if path.parent.name != "checkpoints":  # a loose file: the run goes on in a folder of its own
+        if checkpoint.all_of(Path(out)):
+            raise UserError(f"out={out}: holds a checkpoint already")
+        cfg.out = out
+        return cfg, saved, complaints
+    cfg.out = str(path.resolve().parent.parent)
+    return cfg, saved, complaints
 
 
 def same_run(cfg: TrainConfig) -> str | None:
@@ -67,6 +96,15 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
         owner, _, name = key.rpartition(".")
         setattr(getattr(then_settings, owner) if owner else then_settings, name, now[key])
     return then_settings
+
+
+def finished(run: Path, steps: int) -> bool:
+    """Whether all that a run of so many steps leaves behind is there."""
+    logs = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = logs and logs[-1].startswith(f'{{"step": {steps}, ')
+    last = checkpoint.all_of(run)[-1:]
+    shown = (run / "samples" / f"step-{steps:08d}.png").exists()
+    return bool(logged and shown and last == [checkpoint.path_for(run, steps)])
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

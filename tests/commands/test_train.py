@@ -242,3 +242,96 @@ def test_half_precisions_run_the_same_code(began, digits, tmp_path, precision):
     assert precision in out
     saved = checkpoint.read(f"{tmp_path}/r")[1]
     assert all(w.dtype == torch.float32 for w in saved["generator"].values())
+
+
+def test_scores_in_the_loop_keep_the_best_and_touch_nothing(began, digits, tmp_path):
+    """The run is bit for bit that without scores; the best checkpoint is that of the best score."""
+    line = [f"dataset.root={digits}", "steps=6", "log_every=3", "checkpoint_every=3", *TINY]
+    line += ["loss=wgan_gp", "dataset.image_size=32"]
+    scored = ["evaluate_every=2", "evaluation.n=50", "evaluation.score=precision"]
+    assert began("train", *line, f"hydra.run.dir={tmp_path}/a")[0] == 0
+    code, out, err = began("train", *line, *scored, f"hydra.run.dir={tmp_path}/b")
+    assert code == 0, err
+    assert out.count("precision[mnist-cnn@") == 3
+    plain, watched = (checkpoint.read(f"{tmp_path}/{name}")[1] for name in "ab")
+    for name in ("generator", "ema", "discriminator"):
+        assert all(torch.equal(plain[name][key], value) for key, value in watched[name].items())
+    assert torch.equal(plain["rng"]["torch"], watched["rng"]["torch"])
+
+    told = json.loads((tmp_path / "b" / "evaluation.json").read_text())["evaluations"]
+    values = {entry["step"]: entry["scores"]["precision"]["value"] for entry in told}
+    assert sorted(values) == [2, 4, 6]
+    best = max(values, key=lambda step: (values[step], -step))  # the first of equals
+    path, state, _ = checkpoint.read(f"{tmp_path}/b/best")
+    assert (path.name, state["step"]) == (f"best-step-{best:08d}.pt", best)
+    assert watched["best"]["value"] == values[best]
+    board = EventAccumulator(str(tmp_path / "b")).Reload()
+    (tag,) = (
+        t
+        for t in board.Tags()["scalars"]
+        if t.startswith("evaluation/precision/mnist-cnn-") and not t.endswith("floor")
+    )
+    assert [e.value for e in board.Scalars(tag)] == pytest.approx([values[s] for s in (2, 4, 6)])
+
+    code, out, _ = began("sample", f"ckpt={tmp_path}/b/best", "n=1")
+    assert code == 0
+    assert f"best-step-{best:08d}.pt" in out
+    code, _, err = began("sample", f"ckpt={tmp_path}/a/best", "n=1")
+    assert code == 2
+    assert "evaluate_every" in err
+
+
+def test_the_score_of_the_loop_is_that_of_began_evaluate(began, digits, tmp_path):
+    line = [f"dataset.root={digits}", "steps=2", "evaluate_every=2", "evaluation.n=60", *TINY]
+    assert began("train", *line, "dataset.image_size=32", f"hydra.run.dir={tmp_path}/a")[0] == 0
+    file = tmp_path / "a" / "evaluation.json"
+    in_loop = json.loads(file.read_text())["evaluations"][0]["scores"]["fid"]
+    file.unlink()
+    assert began("evaluate", f"ckpt={tmp_path}/a", "n=60", "scores=[fid]", "bins=2")[0] == 0
+    alone = json.loads(file.read_text())["evaluations"][0]["scores"]["fid"]
+    assert in_loop["value"] == pytest.approx(alone["value"], rel=1e-9)
+    assert in_loop["floor"] == pytest.approx(alone["floor"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("evaluation.score=foo",), "evaluation.score=foo: wants one of"),
+        (("evaluation.n=1",), "evaluation.n=1"),
+        (("evaluation.extractor=nothing",), "nothing"),
+        (("dataset=ring",), "points, not images"),
+        (("evaluation.extractor=pixels", "evaluation.score=is"), "no classes"),
+    ],
+)
+def test_scores_that_cannot_be_had_are_told_before_anything_is_written(
+    began, digits, tmp_path, more, words
+):
+    line = [] if "dataset=ring" in more else [f"dataset.root={digits}", *TINY]
+    code, _, err = began(
+        "train", *line, "evaluate_every=1", "steps=1", f"hydra.run.dir={tmp_path}/r", *more
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert words in err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_checkpoint_of_format_1_is_read(began, tiny_run):
+    """Settings that it did not know yet have the values that it worked with."""
+    path = checkpoint.all_of(tiny_run)[-1]
+    new = checkpoint.load(path)
+    old = {key: value for key, value in new.items() if key not in ("scaler", "best")}
+    old["config"] = json.loads(json.dumps(new["config"]))
+    for name in ("accumulate", "compile", "dry_run", "evaluate_every", "evaluation"):
+        del old["config"][name]
+    for owner, name in (
+        ("optimizer", "eps"),
+        ("model", "output"),
+        ("loss", "pack"),
+        ("dataset", "flip"),
+    ):
+        del old["config"][owner][name]
+    torch.save({**old, "format": 1}, path)
+    assert checkpoint.load(path)["config"] == new["config"]
+    code, _, err = began("train", f"resume={tiny_run}", "steps=5")
+    assert code == 0, err
+    assert began("sample", f"ckpt={tiny_run}", "n=1")[0] == 0
