@@ -248,12 +248,22 @@ def check_evaluate(c: config.EvaluateConfig) -> None:
     c.scores = [str(score) for score in scores]
 
 
+def check_compare(c: config.CompareConfig) -> None:
+    given = c.runs if isinstance(c.runs, list) else [c.runs]
+    if not given or any(each is None for each in given):
+        raise UserError("runs: which ones? began compare SWEEP, or RUN RUN …, their folders")
+    at_least("n", c.n, 1)
+    check_device("device", c.device)
+    c.runs = [str(each) for each in given]
+
+
 CHECKS = {
     "train": check_train,
     "sample": check_sample,
     "interpolate": check_interpolate,
     "export": check_export,
     "evaluate": check_evaluate,
+    "compare": check_compare,
 }
 
 

@@ -99,7 +99,8 @@ def _run(command: str, line: list[str]) -> None:
     parser = get_args_parser()
     parser.error = lambda message: _fail(who, message)
     args = parser.parse_intermixed_args(line)
-    overrides = [_tame(word, args.multirun) for word in args.overrides]
+    words = _with_runs(args.overrides) if command == "compare" else args.overrides
+    overrides = [_tame(word, args.multirun) for word in words]
     if args.multirun and any(word.startswith("out=") for word in overrides):
         _fail(who, "out: names the folder of one run; with -m use hydra.sweep.dir=…")
     if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
@@ -211,7 +212,7 @@ def _fail(who: str, message: str, code: int = 2) -> NoReturn:
 
 UNNAMED = {"resume", "device", "dataset.root", "dataset.device", "dataset.cache"}
 PATHS = {
-    *("ckpt", "resume", "out", "images", "latents", "hydra.run.dir", "hydra.sweep.dir"),
+    *("ckpt", "resume", "out", "images", "latents", "runs", "hydra.run.dir", "hydra.sweep.dir"),
     *("dataset.root", "dataset.cache", "root", "extractor", "weights", "cache"),
 }
 
@@ -230,6 +231,15 @@ def _tame(override: str, multirun: bool) -> str:
         return key + equals + ",".join(map(_quoted, [value] if whole else value.split(",")))
     parts = [str(int(float(part))) if _whole(part) else part for part in value.split(",")]
     return f"{key}{equals}{','.join(parts)}"
+
+
+def _with_runs(words: list[str]) -> list[str]:
+    """`began compare a b` is `began compare runs=[a,b]`: what sets nothing, or exists, is a run."""
+    runs = [word for word in words if "=" not in word or Path(word).exists()]
+    rest = [word for word in words if word not in runs]
+    if runs and any(word.startswith("runs=") for word in rest):
+        _fail("began compare", f"runs: given twice, also as {runs[0]}; put all into one list")
+    return [*rest, f"runs=[{','.join(map(_quoted, runs))}]"] if runs else words
 
 
 def _quoted(value: str) -> str:

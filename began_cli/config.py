@@ -315,6 +315,14 @@ class InterpolateConfig:
 
 
 @dataclass(slots=True)
+class CompareConfig:
+    runs: Any = MISSING
+    n: int = MISSING
+    out: str | None = MISSING
+    device: str = MISSING
+
+
+@dataclass(slots=True)
 class ExportConfig:
     ckpt: str | None = MISSING
     format: str = MISSING
@@ -343,6 +351,7 @@ COMMANDS: dict[str, type] = {
     "train": TrainConfig,
     "sample": SampleConfig,
     "interpolate": InterpolateConfig,
+    "compare": CompareConfig,
     "export": ExportConfig,
     "evaluate": EvaluateConfig,
 }

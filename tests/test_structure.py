@@ -29,7 +29,8 @@ ALLOWED = {
     "data": BASE,
     "run": BASE,
     "evaluation": BASE,
-    "commands": BASE | {"gan", "data", "run", "evaluation"},
+    "comparison": BASE,
+    "commands": BASE | {"gan", "data", "run", "evaluation", "comparison"},
     "cli": {"settings", "errors", "commands", "__init__"},
     "__main__": {"cli"},
     "__init__": {"run"},  # load_generator, when it is asked for

@@ -1,0 +1,1 @@
+"""Runs beside each other: what differed, what came of it, on one page."""
