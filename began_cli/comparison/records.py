@@ -111,9 +111,9 @@ def scores(folder: Path, step: int) -> tuple[dict[Column, Scored], list[str]]:
                 column = _column(name, score, each)
                 found[column] = Scored(_number(score["value"]), _number(score.get("floor")))
     if other_steps and not found:
-        of = ", ".join(f"{other:,}" for other in sorted(other_steps))
-        return {}, [
-            f"evaluation.json scores step {of} and the newest checkpoint is of step {step:,}: "
+        return {}, [  # scores made during training are of many steps
+            f"evaluation.json ends at step {max(other_steps):,} and the newest checkpoint is of "
+            f"step {step:,}: "
             "its scores are left out; began evaluate makes those of the newest"
         ]
     return found, []

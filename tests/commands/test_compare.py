@@ -313,7 +313,7 @@ def test_scores_of_an_earlier_checkpoint_are_left_out_and_said(began, sweep):
     score(run_of(sweep, 0.3, 1), step=2, fid=1.0)
     code, _, err = began("compare", f"runs={sweep}")
     assert code == 0
-    assert "scores step 2 and the newest checkpoint is of step 4" in err
+    assert "ends at step 2 and the newest checkpoint is of step 4" in err
     assert not any("fid" in name for name in read_csv(sweep)[0])
 
 
