@@ -4,9 +4,16 @@ Their values stand in `conf/`, nowhere else; `settings.py` reads and checks them
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import MISSING
+
+from began_cli.command_config import (
+    CompareConfig,
+    EvaluateConfig,
+    ExportConfig,
+    InterpolateConfig,
+    SampleConfig,
+)
 
 # --- losses: one dataclass each, so that a setting which a loss does not have is refused ---------
 
@@ -277,74 +284,6 @@ class TrainConfig:
     dry_run: bool = MISSING
     resume: str | None = MISSING
     out: str = MISSING
-
-
-@dataclass(slots=True)
-class SampleConfig:
-    ckpt: str | None = MISSING
-    mode: str = MISSING
-    images: Any = MISSING
-    n: int | None = MISSING
-    seeds: Any = MISSING
-    format: str = MISSING
-    out: str | None = MISSING
-    device: str = MISSING
-
-
-@dataclass(slots=True)
-class InterpolateConfig:
-    ckpt: str | None = MISSING
-    path: str = MISSING
-    rows: int | None = MISSING
-    steps: int = MISSING
-    mode: str = MISSING
-    seeds: Any = MISSING
-    images: Any = MISSING
-    latents: str | None = MISSING
-    axes: Any = MISSING
-    error: str = MISSING
-    start: str = MISSING
-    restarts: int = MISSING
-    search_steps: int = MISSING
-    search_lr: float = MISSING
-    format: str = MISSING
-    fps: float = MISSING
-    ease: bool = MISSING
-    out: str | None = MISSING
-    device: str = MISSING
-
-
-@dataclass(slots=True)
-class CompareConfig:
-    runs: Any = MISSING
-    n: int = MISSING
-    out: str | None = MISSING
-    device: str = MISSING
-
-
-@dataclass(slots=True)
-class ExportConfig:
-    ckpt: str | None = MISSING
-    format: str = MISSING
-    out: str | None = MISSING
-
-
-@dataclass(slots=True)
-class EvaluateConfig:
-    ckpt: str | None = MISSING
-    n: int | None = MISSING
-    seed: int = MISSING
-    scores: Any = MISSING
-    extractor: str = MISSING
-    weights: str | None = MISSING
-    k: int = MISSING
-    kid_subset: int = MISSING
-    bins: int = MISSING
-    root: str | None = MISSING
-    batch_size: int = MISSING
-    device: str = MISSING
-    cache: str | None = MISSING
-    out: str | None = MISSING
 
 
 COMMANDS: dict[str, type] = {

@@ -14,6 +14,8 @@ KEYS = [
     *("loss", "dataset", "model", "optimizer", "schedule", "recipe", "watch.diversity"),
     *("loss.gamma", "loss.log_z", "loss.margin", "dataset.image_size", "dataset.channels"),
     *("dataset.root", "model.width", "optimizer.lr", "optimizer.betas", "ema.decay", "disk_full"),
+    *("accumulate", "compile", "dry_run", "evaluate_every", "evaluation.n", "evaluation.score"),
+    *("loss.pack", "dataset.cache", "dataset.flip", "model.output", "optimizer.eps"),
     *("hydra.run", "loss.name", "model.name", "schedule.name", "nothing", "loss.", ".", ""),
 ]
 VALUES = st.one_of(
