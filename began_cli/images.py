@@ -101,8 +101,12 @@ def to_pil(image: Tensor) -> Image.Image:
 def save_png(image: Tensor, path: Path) -> None:
     """Writes a uint8 image (C, H, W); a reader sees the old file or the new, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    to_pil(image).save(temporary, format="PNG", compress_level=1)
+    _write_png(image, temporary)
     temporary.replace(path)
+
+
+def _write_png(image: Tensor, path: Path) -> None:
+    to_pil(image).save(path, format="PNG", compress_level=1)
 
 
 def save_pngs(images: Iterable[Tensor], paths: Iterable[Path]) -> None:
@@ -112,7 +116,8 @@ def save_pngs(images: Iterable[Tensor], paths: Iterable[Path]) -> None:
         for image, path in zip(images, paths, strict=True):
             if len(waiting) >= AT_ONCE:
                 waiting.popleft().result()
-            waiting.append(pool.submit(save_png, image, path))
+            # Straight to its name: making a file costs most of all, and renaming as much again.
+            waiting.append(pool.submit(_write_png, image, path))
         for writing in waiting:
             writing.result()
 

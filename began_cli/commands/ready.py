@@ -11,7 +11,7 @@ from began_cli.data.sources import Source
 from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_precision, place_images
+from began_cli.run.device import pick_precision, place_images, reuse_memory
 
 
 class Ready(NamedTuple):
@@ -24,6 +24,8 @@ class Ready(NamedTuple):
 
 def ready(cfg: TrainConfig, source: Source, device: torch.device) -> Ready:
     """Fresh networks (the global RNG's) and both streams at their beginning."""
+    if device.type == "cpu":
+        reuse_memory()
     update = build(cfg, source.images, device, pick_precision(cfg.precision, device))
     seed = hash_seed(cfg.seed, 1)
     stream = LatentStream(cfg.batch_size, cfg.model.latent_dim, seed, device)

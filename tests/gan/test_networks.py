@@ -171,3 +171,21 @@ def test_output_of_began_is_linear():
     g, _ = build("model=began", "dataset.image_size=16", "dataset.width=4")
     assert isinstance(g[0].last, nn.Conv2d)
     assert g(torch.full((1, 64), 100.0)).abs().max() > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_elu_is_torchs_and_so_are_its_gradients(dtype):
+    x = torch.cat([torch.linspace(-20, 20, 1001), torch.tensor([0.0, -1e-3, 1e-3, -1e-9, -100.0])])
+    x = x.to(dtype).requires_grad_()
+    tolerance = {torch.float64: 1e-15, torch.float32: 2e-7, torch.bfloat16: 4e-3}[dtype]
+    ours, theirs = networks.Elu()(x), F.elu(x)
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+    weights = torch.rand_like(x)
+    (a,), (b,) = (torch.autograd.grad((y * weights).sum(), x) for y in (ours, theirs))
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def test_elu_can_be_differentiated_twice():
+    x = torch.tensor([-3.0, -0.5, -0.01, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(networks.Elu(), x)
+    assert torch.autograd.gradgradcheck(networks.Elu(), x)
