@@ -7,7 +7,8 @@ from torch import Tensor
 
 from began_cli.images import to_float
 
-FORGET_EVERY = 256 * 2**20  # bytes gathered between two calls of `forget`
+# Images gathered between two calls of `forget`: with each the system may map 2 MiB around it.
+FORGET_EVERY = 128
 
 
 class Batches:
@@ -76,7 +77,7 @@ class Batches:
         return order, torch.cat(mirrored) if mirrored else None
 
     def _finished(self, batch: Tensor, mirrored: Tensor | None) -> Tensor:
-        self._gathered += batch.nbytes
+        self._gathered += len(batch)
         if self.forget is not None and self._gathered >= FORGET_EVERY:
             self.forget()
             self._gathered = 0

@@ -22,6 +22,7 @@ from torch import Tensor
 
 VERSION = 1  # of what an entry holds and of how images are decoded
 BLOCK = 2**20
+SMALL = 2**28  # bytes that may all stay in memory
 ABANDONED = 86_400  # seconds
 
 
@@ -61,7 +62,7 @@ def read(place: Path) -> Mapped | None:
         return None
 
     def forget() -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if hasattr(mmap, "MADV_DONTNEED") and len(mapping) > SMALL:
             mapping.madvise(mmap.MADV_DONTNEED)
 
     return Mapped(images, sha256, forget)

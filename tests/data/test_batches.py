@@ -103,4 +103,4 @@ def test_pages_are_let_go_now_and_then(monkeypatch):
     batches = Batches(numbered(10), 4, 0, CPU, forget=lambda: calls.append(1))
     for _ in range(6):
         batches()
-    assert len(calls) == 2  # after 12 and 24 bytes
+    assert len(calls) == 2  # after 12 and 24 images
