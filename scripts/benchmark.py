@@ -42,7 +42,7 @@ from began_cli.commands.dry_run import wait
 from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
-from began_cli.gan import latents, networks
+from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
 from began_cli.run.device import pick_device
@@ -113,9 +113,9 @@ class Reference:
         self.discriminator = copy.deepcopy(update.discriminator)
         for network in (self.generator, self.discriminator):
             for module in network.modules():
-                if isinstance(module, networks.UpConv2d):
+                if isinstance(module, layers.UpConv2d):
                     module.composed = False
-                if isinstance(module, networks.Elu):
+                if isinstance(module, layers.Elu):
                     module.plain = True
         self.gamma, self.lambda_k, self.k_t, self.m = gamma, lambda_k, 0.0, 0.0
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr)

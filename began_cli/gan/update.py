@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from began_cli.gan.layers import Carry, carry_at
 from began_cli.gan.losses import BganDiscrete, Loss, Reconstruction
-from began_cli.gan.networks import BlackAndWhite, Carry, carry_at
+from began_cli.gan.networks import BlackAndWhite
 
 
 @dataclass(slots=True)

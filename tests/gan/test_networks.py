@@ -6,7 +6,7 @@ from conftest import settings
 from torch import nn
 from torch.nn import functional as F
 
-from began_cli.gan import networks
+from began_cli.gan import layers, networks
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_shapes(model, size, channels):
 
 
 def test_composed_up_sampling_equals_nearest_then_convolution():
-    layer = networks.UpConv2d(3, 5, composed=True).double()
+    layer = layers.UpConv2d(3, 5, composed=True).double()
     plain = nn.Conv2d(3, 5, 3, padding=1).double()
     plain.load_state_dict(layer.state_dict())
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
@@ -178,7 +178,7 @@ def test_elu_is_torchs_and_so_are_its_gradients(dtype):
     x = torch.cat([torch.linspace(-20, 20, 1001), torch.tensor([0.0, -1e-3, 1e-3, -1e-9, -100.0])])
     x = x.to(dtype).requires_grad_()
     tolerance = {torch.float64: 1e-15, torch.float32: 2e-7, torch.bfloat16: 4e-3}[dtype]
-    ours, theirs = networks.Elu()(x), F.elu(x)
+    ours, theirs = layers.Elu()(x), F.elu(x)
     torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
     weights = torch.rand_like(x)
     (a,), (b,) = (torch.autograd.grad((y * weights).sum(), x) for y in (ours, theirs))
@@ -187,5 +187,5 @@ def test_elu_is_torchs_and_so_are_its_gradients(dtype):
 
 def test_elu_can_be_differentiated_twice():
     x = torch.tensor([-3.0, -0.5, -0.01, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(networks.Elu(), x)
-    assert torch.autograd.gradgradcheck(networks.Elu(), x)
+    assert torch.autograd.gradcheck(layers.Elu(), x)
+    assert torch.autograd.gradgradcheck(layers.Elu(), x)

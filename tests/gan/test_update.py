@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from began_cli import config
 from began_cli.data.batches import Batches
-from began_cli.gan import losses, networks
+from began_cli.gan import layers, losses, networks
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.gan.latents import LatentStream
@@ -322,7 +322,7 @@ def test_vanishing_residuals_carry():
         update.step = step
         update(lambda: x, lambda: z)
         for network in (update.generator, update.discriminator, update.ema):
-            carries = [m.carry for m in network.modules() if isinstance(m, networks.Carry)]
+            carries = [m.carry for m in network.modules() if isinstance(m, layers.Carry)]
             assert carries
             assert all(carry == expected for carry in carries)
 
