@@ -56,6 +56,9 @@ def check_dataset(c: config.DatasetConfig) -> None:
         check_device("dataset.device", c.device)
     if isinstance(c, config.FileDatasetConfig):
         require(c.root != "", "dataset.root", c.root, "a folder")
+    if isinstance(c, config.FolderDatasetConfig):
+        meant = c.cache is None or c.cache.lower() not in ("", "true", "false", "none")
+        require(meant, "dataset.cache", c.cache, "auto, null for none, or a folder")
     if isinstance(c, config.RingDatasetConfig):
         require(c.image_size == 1, "dataset.image_size", c.image_size, "1: a point is one pixel")
         require(c.channels == 2, "dataset.channels", c.channels, "2: a point is x and y")

@@ -328,7 +328,17 @@ def _worded(error: BaseException) -> str:
     return first
 
 
+WHY_NOT = {
+    "loss.pack": "only score discriminators judge images together: loss=gan, bgan, wgan or wgan_gp",
+    "loss.pt_weight": "only loss=ebgan_pt pulls away; that needs an autoencoder's code",
+    "loss.margin": "only loss=ebgan and ebgan_pt have a hinge",
+    "loss.gamma": "only loss=began and began_relative keep an equilibrium",
+}
+
+
 def _no_setting(error: Any) -> str:
+    if error.full_key in WHY_NOT:
+        return f"no setting '{error.full_key}' here: {WHY_NOT[error.full_key]}"
     parent = error.parent_node
     keys = [str(key) for key in parent] if parent is not None and hasattr(parent, "keys") else []
     return f"no setting '{error.full_key}'{_did_you_mean(str(error.key), keys)}"

@@ -159,6 +159,9 @@ class Training:
                 self.guarded(self.evaluate)
             if update.step % cfg.checkpoint_every == 0 and self.guarded(self.save) is not FAILED:
                 saved_at = update.step
+        at_the_end = stop.name is None and saved_at != update.step
+        if cfg.evaluate_every and update.step % cfg.evaluate_every and at_the_end:
+            self.guarded(self.evaluate)
         if saved_at != update.step:
             self.save_at_the_end()
         if stop.name is None:  # the end, whatever the intervals

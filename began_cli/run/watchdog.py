@@ -59,7 +59,7 @@ class Watchdog:
             bool(bad) or not weights_finite,
             1,
             f"{what} is not finite; lower optimizer.lr={self.c.optimizer.lr:g}"
-            + ("" if self.c.precision == "fp32" else ", or set precision=fp32"),
+            + (", or set precision=fp32" if self.c.precision in ("bf16", "fp16") else ""),
             True,
         )
 

@@ -281,8 +281,8 @@ def test_scores_in_the_loop_keep_the_best_and_touch_nothing(began, digits, tmp_p
     assert "evaluate_every" in err
 
 
-def test_the_score_of_the_loop_is_that_of_began_evaluate(began, digits, tmp_path):
-    line = [f"dataset.root={digits}", "steps=2", "evaluate_every=2", "evaluation.n=60", *TINY]
+def test_the_score_at_the_end_is_that_of_began_evaluate(began, digits, tmp_path):
+    line = [f"dataset.root={digits}", "steps=2", "evaluate_every=9", "evaluation.n=60", *TINY]
     assert began("train", *line, "dataset.image_size=32", f"hydra.run.dir={tmp_path}/a")[0] == 0
     file = tmp_path / "a" / "evaluation.json"
     in_loop = json.loads(file.read_text())["evaluations"][0]["scores"]["fid"]
