@@ -92,7 +92,7 @@ def test_a_run_folder_is_not_overwritten(began, tiny_run):
     assert before == {path: path.read_bytes() for path in tiny_run.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("model", ["began", "dcgan"])
+@pytest.mark.parametrize("model", ["began", pytest.param("dcgan", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", config.LOSSES)
 def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss, model):
     """Mistake: RNG, k_t, the rates and the data's position not restored; bit for bit, logs too.

@@ -542,7 +542,14 @@ def test_scale_of_fp16_comes_back():
     assert again.scaler.get_scale() == update.scaler.get_scale() == 2.0**15
 
 
-@pytest.mark.parametrize("loss", ["began", "gan", "ebgan_pt", "wgan_gp"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "began",
+        "gan",
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("ebgan_pt", "wgan_gp")),
+    ],
+)
 def test_compiled_networks_compute_the_same(loss):
     plain, compiled = (make(loss, "began", dtype=torch.float32, lr=0.01) for _ in range(2))
     compiled.load_state_dict(plain.state_dict())

@@ -63,6 +63,7 @@ def test_work_is_0_61_of_three_passes_at_64_pixels():
     assert round(ours / theirs, 2) == 0.61
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["startup", "loop"])
 def test_benchmarks_print_json(what, tmp_path):
     line = [sys.executable, str(SCRIPTS / "benchmark.py"), what, "--rounds", "1", "--json"]
