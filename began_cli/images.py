@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from began_cli.files import replacing
+
 AT_ONCE = 1024  # images waiting to be written
 
 
@@ -25,6 +27,12 @@ def to_float(pixels: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """[-1, 1] to uint8 0..255, clipped and rounded."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """uint8 colours (N, 3, H, W) to uint8 grey (N, 1, H, W), as Pillow's "L" (ITU-R 601)."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    return (images.float() * weights).sum(1, keepdim=True).round().byte()
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
@@ -100,9 +108,8 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def save_png(image: Tensor, path: Path) -> None:
     """Writes a uint8 image (C, H, W); a reader sees the old file or the new, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _write_png(image, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        _write_png(image, temporary)
 
 
 def _write_png(image: Tensor, path: Path) -> None:

@@ -17,7 +17,7 @@ from began_cli.gan.latents import LatentStream
 
 LOSS_FILES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml"))
 PACKAGE = Path(config.__file__).parent
-BASE = {"checks", "config", "settings", "errors", "images", "__init__"}
+BASE = {"checks", "config", "settings", "errors", "files", "images", "__init__"}
 # room -> what it may import from began_cli
 ALLOWED = {
     "errors": set(),
@@ -25,7 +25,8 @@ ALLOWED = {
     "config": {"command_config"},
     "checks": {"config", "errors"},
     "settings": {"checks", "config", "errors"},
-    "images": set(),
+    "files": set(),
+    "images": {"files"},
     "gan": BASE,
     "data": BASE,
     "run": BASE,

@@ -16,6 +16,7 @@ from began_cli.comparison import page, records, tables
 from began_cli.comparison.records import FAILED, Run
 from began_cli.config import CompareConfig, TrainConfig
 from began_cli.errors import UserError
+from began_cli.files import replacing
 from began_cli.gan import latents
 from began_cli.run import checkpoint, resume
 from began_cli.run.device import pick_device
@@ -54,8 +55,9 @@ def main(cfg: CompareConfig) -> None:
     html = page.compose(page.Comparison(title, runs, groups, warnings, samples))
     out = output_folder(cfg.out or place(cfg.runs), Path(cfg.runs[0]), "")
     with writing(out):
-        write(out / f"{NAME}.csv", tables.as_csv(runs, groups))
-        write(out / f"{NAME}.html", html)
+        for ending, text in (("csv", tables.as_csv(runs, groups)), ("html", html)):
+            with replacing(out / f"{NAME}.{ending}") as temporary:
+                temporary.write_bytes(text.encode(errors="replace"))
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     states = [run.state for run in runs]
@@ -196,7 +198,8 @@ def sheet(generator: nn.Module, trained: TrainConfig, n: int) -> tuple[bytes, tu
     """A PNG of the images of seeds 0 to n - 1, or of points of the plane, and its size."""
     dim = trained.model.latent_dim
     if trained.dataset.channels == 2:
-        points = generator(latents.from_seeds(range(POINTS), dim).to(device_of(generator)))
+        z = latents.from_seeds(range(POINTS), dim)
+        points = generator(z.to(next(generator.parameters()).device))
         made = images.plane(points.float(), points[:0], 256)
     else:
         shown = torch.cat(list(generate(generator, latents.from_seeds(range(n), dim))))
@@ -205,17 +208,3 @@ def sheet(generator: nn.Module, trained: TrainConfig, n: int) -> tuple[bytes, tu
     picture = images.to_pil(made)
     picture.save(file, format="PNG", compress_level=9)
     return file.getvalue(), picture.size
-
-
-def device_of(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file; a reader sees the old one or the new, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(text.encode(errors="replace"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

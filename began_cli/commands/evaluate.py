@@ -17,6 +17,7 @@ from began_cli.evaluation import coverage, features, references, report, scores
 from began_cli.evaluation.features import Extractor, Features
 from began_cli.evaluation.references import Plan
 from began_cli.evaluation.report import Score
+from began_cli.files import cache_home
 from began_cli.gan import latents
 from began_cli.run import checkpoint
 from began_cli.run.device import pick_device
@@ -112,7 +113,7 @@ class Judges:
 
     def __init__(self, cfg: EvaluateConfig, data: DatasetConfig) -> None:
         self.cfg, self.device = cfg, pick_device(cfg.device)
-        self.cache = Path(cfg.cache).expanduser() if cfg.cache else references.default_cache()
+        self.cache = Path(cfg.cache).expanduser() if cfg.cache else cache_home()
         shape = (data.channels, data.image_size, data.image_size)
         stacked = data.name == "stacked_mnist"
         classifier = CLASSIFIERS.get(data.name)

@@ -15,6 +15,7 @@ from rich.progress import track
 from began_cli import config
 from began_cli.data import cache
 from began_cli.errors import UserError
+from began_cli.files import cache_home
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 GLANCE = 1000  # images that a glance reads
@@ -46,7 +47,8 @@ def read(c: config.FolderDatasetConfig, glance: bool) -> Folder:
     mode, shape = ("L", "RGB")[c.channels == 3], (c.channels, c.image_size, c.image_size)
     place = None
     if c.cache and not glance:
-        place = cache.entry(cache_folder(c.cache), root, files, mode, c.image_size)
+        kept = cache_home() if c.cache == "auto" else Path(c.cache).expanduser()
+        place = cache.entry(kept, root, files, mode, c.image_size)
     held = cache.read(place) if place else None
     if held and len(held.images) < len(files) and not c.skip_broken:
         held = None  # so that the broken one is named
@@ -83,13 +85,6 @@ def image_files(root: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
         and path.is_file()
     )
-
-
-def cache_folder(name: str | None) -> Path:
-    """Where `dataset.cache` keeps decoded images; `auto` is the user's cache folder."""
-    if name != "auto":
-        return Path(name or "").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "began"
 
 
 def decoded(

@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from torch.nn import functional as F
 from began_cli import config
 from began_cli.data import cache, folder
 from began_cli.errors import UserError
+from began_cli.files import downloading
+from began_cli.images import to_grey
 
 SHIPPED = Path(__file__).parent / "mnist_test"
 TRIPLES = 128_000  # of stacked MNIST, PacGAN's protocol
-DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
 
 Download = Callable[[str, Path], None]
@@ -141,20 +141,12 @@ def _download(folder: str, root: Path) -> None:
     """Downloads a torchvision data set into `root`; raises _NotThereError with the reason."""
     from torchvision import datasets
 
-    made = [path for path in (root / folder / "raw", *(root / folder / "raw").absolute().parents)]
-    made = [path for path in made if not path.exists()]
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        getattr(datasets, folder)(str(root), download=True)
+        with downloading(root / folder / "raw"):
+            getattr(datasets, folder)(str(root), download=True)
     except (RuntimeError, OSError) as error:  # URLError and time-outs are OSErrors
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise _NotThereError(reason[-1]) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
-        for path in made:  # deepest first; what was there before stays
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
 
 
 def _download_nothing(folder: str, root: Path) -> None:
@@ -218,11 +210,7 @@ def _fit(images: Tensor, c: config.DatasetConfig) -> Tensor:
     if images.shape[1] == 1 and c.channels == 3:
         images = images.expand(-1, 3, -1, -1).contiguous()
     elif images.shape[1] == 3 and c.channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601, as Pillow's "L"
-        chunks = [
-            (chunk.float() * weights).sum(1, keepdim=True).round() for chunk in images.split(10_000)
-        ]
-        images = torch.cat(chunks).byte()
+        images = torch.cat([to_grey(chunk) for chunk in images.split(10_000)])
     return images
 
 

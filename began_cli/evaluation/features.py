@@ -6,10 +6,8 @@ its extractor only, so an extractor carries both.
 """
 
 import hashlib
-import socket
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,15 @@ from torch.nn import functional as F
 
 from began_cli.errors import UserError
 from began_cli.evaluation.classifier import CLASSES, FEATURES, Classifier
+from began_cli.files import downloading
+from began_cli.images import to_grey
 
 HOME = Path(__file__).parent
 SHIPPED = ("mnist-cnn", "fashion-cnn")
 NAMES = (*SHIPPED, "inception", "pixels")
 TORCHSCRIPT, EXPORTED = (".pt", ".pts"), ".pt2"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names it
-DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 PIXELS_SIDE = 32  # `pixels` averages larger images down to this
-GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's "L"
 
 Network = Callable[[Tensor], Any]
 
@@ -119,10 +117,7 @@ def coloured(images: Tensor, channels: int | None) -> Tensor:
     """uint8 images (N, C, H, W) with so many channels, 1 or 3; None leaves them."""
     if channels is None or images.shape[1] == channels:
         return images
-    if channels == 3:
-        return images.expand(-1, 3, -1, -1)
-    weights = torch.tensor(GREY, device=images.device).view(1, 3, 1, 1)
-    return (images.float() * weights).sum(1, keepdim=True).round().byte()
+    return images.expand(-1, 3, -1, -1) if channels == 3 else to_grey(images)
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -188,22 +183,15 @@ def _inception_file() -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if path.is_file():
         return path
-    folders = [folder for folder in path.parents if not folder.exists()]
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), "6726825d", progress=False)
+        with downloading(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), "6726825d", progress=False)
     except (OSError, RuntimeError) as error:  # no network; or another file than it should be
-        with suppress(OSError):
-            for folder in folders:  # deepest first
-                folder.rmdir()
         raise UserError(
             f"extractor=inception: no weights in {path.parent}, and they cannot be downloaded "
             f"({error}); give the file {INCEPTION_FILE} as weights=…, or use extractor=pixels"
         ) from None
-    finally:
-        socket.setdefaulttimeout(timeout)
     return path
 
 

@@ -1,8 +1,6 @@
 """Features of the real images: which images, and the cache that spares extracting them again."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from began_cli.evaluation.features import Extractor, Features
+from began_cli.files import replacing
 
 VERSION = 1  # of the files' content; another one is another file
 
@@ -68,22 +67,11 @@ def features_of(
 def _write(path: Path, made: Features) -> None:
     """Whoever reads `path` finds a whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-    os.close(handle)
     tensors = {"features": made.features.contiguous()}
     if made.logits is not None:
         tensors["logits"] = made.logits.contiguous()
     try:
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):  # its word for a full disk
-            raise OSError(None, str(error)) from None
-        raise
-
-
-def default_cache() -> Path:
-    """$XDG_CACHE_HOME/began, or ~/.cache/began."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "began"
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:  # its word for a full disk
+        raise OSError(None, str(error)) from None

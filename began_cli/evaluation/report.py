@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from began_cli.errors import UserError
 from began_cli.evaluation import scores
+from began_cli.files import replacing
 
 FORMAT = 1
 WIDTH = 110  # of the table where there is no terminal to say
@@ -98,9 +98,8 @@ def add(path: Path, record: dict[str, Any]) -> None:
         record = {**record, "scores": old["scores"] | record["scores"]}
     kept = [old for old in evaluations if old not in same]
     content = {"format": FORMAT, "evaluations": [*kept, record]}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(finite(content), indent=1), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(finite(content), indent=1), encoding="utf-8")
 
 
 def finite(value: Any) -> Any:

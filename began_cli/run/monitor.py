@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from began_cli.files import replacing
 from began_cli.gan.update import Measures
 
 STATES = ("k_t", "log_z")  # the value now is of interest, not a mean
@@ -211,6 +212,5 @@ def cut_back(metrics: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    temporary = metrics.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(metrics)
+    with replacing(metrics) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

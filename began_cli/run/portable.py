@@ -6,8 +6,7 @@ files hold the computation too, for programs that do not have began.
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from began_cli import __version__, config, settings
 from began_cli.errors import UserError
+from began_cli.files import replacing
 from began_cli.gan import latents, networks
 from began_cli.run import checkpoint
 from began_cli.run.device import pick_device
@@ -136,7 +136,7 @@ def write(generator: TrainedGenerator, path: Path, form: str) -> float:
     writers = {"safetensors": _safetensors, "onnx": _onnx, "torch": _pt2}
     generator = generator.cpu().eval()
     text = json.dumps(generator.card, indent=1, ensure_ascii=False)
-    with _sibling(path) as temporary:
+    with replacing(path, path.suffix) as temporary:
         again = writers[form](generator, temporary, text)
         worst = 0.0
         for n in CHECKED:
@@ -148,8 +148,10 @@ def write(generator: TrainedGenerator, path: Path, form: str) -> float:
                 f"format={form}: the file's images differ from PyTorch's by {worst:.2g}, more than "
                 f"{TOLERANCE:g}; nothing was written"
             )
-    with _sibling(card_path(path)) as temporary:
+        _flush(temporary)
+    with replacing(card_path(path)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+        _flush(temporary)
     return worst
 
 
@@ -208,14 +210,6 @@ def _batches() -> dict[int, Any]:
     return {0: torch.export.Dim("batch", min=1)}
 
 
-@contextmanager
-def _sibling(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of `path` if the block ends well, and goes if not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the suffix is read
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 import torch
 
+from began_cli import files
 from began_cli.evaluation import references
 from began_cli.evaluation.features import Extractor, Features
 
@@ -95,7 +96,7 @@ def test_a_cache_that_cannot_be_written_to_is_said(tmp_path):
 
 def test_default_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert references.default_cache() == tmp_path / "began"
+    assert files.cache_home() == tmp_path / "began"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert references.default_cache() == tmp_path / "home" / ".cache" / "began"
+    assert files.cache_home() == tmp_path / "home" / ".cache" / "began"
