@@ -131,7 +131,7 @@ def picture_bytes(parts: Ready, source: sources.Source, device: torch.device) ->
     """Of one sample grid, and the same in TensorBoard; an untrained generator's, so an estimate."""
     pictures = Pictures(parts.update, source.images, parts.latents.shape[1], device)
     png = io.BytesIO()
-    images.to_pil(pictures.samples()).save(png, format="PNG", compress_level=1)
+    images.to_pil(pictures.sheet(pictures.samples())).save(png, format="PNG", compress_level=1)
     return 2 * png.tell()
 
 

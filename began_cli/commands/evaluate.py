@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from began_cli import __version__, checks, images
-from began_cli.commands.sample import generate, output_folder, trained_generator, writing
+from began_cli.commands.sample import (
+    generate,
+    generator_of,
+    output_folder,
+    read_checkpoint,
+    writing,
+)
 from began_cli.config import DatasetConfig, EvaluateConfig, FileDatasetConfig
 from began_cli.data import sources
 from began_cli.errors import UserError
@@ -19,7 +25,6 @@ from began_cli.evaluation.references import Plan
 from began_cli.evaluation.report import Score
 from began_cli.files import cache_home
 from began_cli.gan import latents
-from began_cli.run import checkpoint
 from began_cli.run.device import pick_device
 
 CLASSIFIERS = {"mnist": "mnist-cnn", "stacked_mnist": "mnist-cnn", "fashion_mnist": "fashion-cnn"}
@@ -35,8 +40,8 @@ def main(cfg: EvaluateConfig) -> None:
 
     Everything that could be wrong with the settings is found before anything is written.
     """
-    path, generator, trained = trained_generator(cfg.ckpt, cfg.device)
-    state = checkpoint.load(path)
+    path, state = read_checkpoint(cfg.ckpt)
+    generator, trained = generator_of(path, state, pick_device(cfg.device))
     data = trained.dataset
     n = cfg.n or (26_000 if data.name == "stacked_mnist" else 10_000)
     source = real_images(data, cfg.root)

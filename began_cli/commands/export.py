@@ -1,26 +1,27 @@
 """`began export`: a trained generator in one file, for use without its run."""
 
-import sys
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from began_cli.checks import EXPORTS
-from began_cli.commands.sample import writing
+from began_cli.commands.sample import read_checkpoint, writing
 from began_cli.config import ExportConfig
 from began_cli.errors import UserError
-from began_cli.run import checkpoint, portable
+from began_cli.evaluation import report
+from began_cli.run import portable
 
 
 def main(cfg: ExportConfig) -> None:
     """Writes the averaged generator as `cfg.format` says, and its card beside it."""
-    path, state, complaints = checkpoint.read(cfg.ckpt)
-    for line in complaints:
-        print(f"warning: {line}", file=sys.stderr)
-    generator = portable.load_generator(path)
+    path, state = read_checkpoint(cfg.ckpt)
+    beside = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if scores := report.scores_at(beside / "evaluation.json", state["step"]):
+        state["scores"] = scores
+    generator = portable.of_checkpoint(path, state, torch.device("cpu"))
     if generator.card["images"]["channels"] == 2:
         raise UserError(f"ckpt={path}: makes points of the plane, not images")
-    beside = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     out = beside / f"generator-{path.stem}{EXPORTS[cfg.format]}"
     if cfg.out is not None:
         out = Path(cfg.out).expanduser()

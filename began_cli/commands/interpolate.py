@@ -9,12 +9,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from began_cli import images
-from began_cli.commands.reconstruct import show_pictures, trained_critic
+from began_cli.commands.reconstruct import refuse_exported, show_pictures, trained_critic
 from began_cli.commands.sample import generate, output_folder, trained_generator, writing
 from began_cli.config import InterpolateConfig, TrainConfig
 from began_cli.data import pictures
 from began_cli.errors import UserError
 from began_cli.gan import inversion, latents
+from began_cli.run import checkpoint
 
 BATCH = 256  # images and starts that are searched for at a time
 
@@ -160,7 +161,10 @@ def search(
 
 def encoded(path: Path, targets: Tensor, dim: int) -> Tensor:
     """The critic's code of each image, (N, latent_dim). Raises UserError if it has no such code."""
-    critic, _, trained = trained_critic(path, targets.device, "start=encoder")
+    refuse_exported(str(path), "start=encoder")
+    critic, _, trained = trained_critic(
+        path, checkpoint.load(path), targets.device, "start=encoder"
+    )
     if trained.model.code_dim != dim:
         raise UserError(
             f"start=encoder: the critic's code has {trained.model.code_dim} numbers and a latent "

@@ -33,11 +33,14 @@ class Pictures:
 
     def diversity(self) -> float:
         """The spread of the samples over that of as many real images; 0 is one image only."""
-        return (spread(sample(self.update.ema, self.fixed)) / self.data_spread).item()
+        return (spread(self.samples()) / self.data_spread).item()
 
     def samples(self) -> Tensor:
-        """A sheet of samples of the fixed latents."""
-        fakes = sample(self.update.ema, self.fixed)
+        """The images of the fixed latents, or points, (N, C, H, W)."""
+        return sample(self.update.ema, self.fixed)
+
+    def sheet(self, fakes: Tensor) -> Tensor:
+        """What `samples` gave, as one uint8 picture (3, H, W)."""
         if self.points:
             return images.plane(fakes, self.reals)
         return images.grid(images.to_uint8(fakes), 8)
@@ -50,14 +53,14 @@ class Pictures:
 
     def show(self, run: Path, step: int, monitor: Monitor) -> None:
         """The samples of the fixed latents, and what an autoencoder makes of fixed images."""
-        sheet = self.samples()
+        fakes = self.samples()
+        sheet = self.sheet(fakes)
         images.save_png(sheet, run / "samples" / f"step-{step:08d}.png")
         monitor.picture("samples", sheet, step)
         if not self.points:
             walk = images.to_uint8(sample(self.update.ema, self.walk))
             monitor.picture("interpolation", images.grid(walk, WALK_STEPS), step)
         if self.update.loss.critic == "autoencoder" and not self.points:
-            fakes = sample(self.update.ema, self.fixed)
             real = images.to_float(self.reals).to(self.device)
             for name, shown in (("real", real), ("fake", fakes)):
                 monitor.picture(f"reconstructions/{name}", pairs(self.update, shown), step)

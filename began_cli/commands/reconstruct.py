@@ -10,22 +10,31 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from began_cli import config, images
-from began_cli.commands.sample import CHUNK, output_folder, trained_generator, writing
+from began_cli.commands.sample import (
+    CHUNK,
+    generator_of,
+    output_folder,
+    read_checkpoint,
+    writing,
+)
 from began_cli.config import SampleConfig, TrainConfig
 from began_cli.data import pictures
 from began_cli.errors import UserError
 from began_cli.gan import latents
 from began_cli.gan.losses import Loss
 from began_cli.run import checkpoint, portable
+from began_cli.run.device import pick_device
 
 SHOWN = 64  # pairs on the sheet
 
 
 def reconstruct(cfg: SampleConfig) -> None:
     """Writes pairs of image and reconstruction, the energies, and both histograms as a picture."""
-    path, generator, trained = trained_generator(cfg.ckpt, cfg.device)
-    device = next(generator.parameters()).device
-    critic, loss, _ = trained_critic(path, device, "mode=reconstruct")
+    device = pick_device(cfg.device)
+    refuse_exported(cfg.ckpt, "mode=reconstruct")
+    path, state = read_checkpoint(cfg.ckpt)
+    generator, trained = generator_of(path, state, device)
+    critic, loss, _ = trained_critic(path, state, device, "mode=reconstruct")
     named = show_pictures(cfg.images, trained.dataset)
     rows = latents.from_seeds(cfg.seeds, trained.model.latent_dim)
     looks = list(looked_at(critic, loss, split(named.images, device)))
@@ -59,15 +68,12 @@ def reconstruct(cfg: SampleConfig) -> None:
 
 
 def trained_critic(
-    path: Path, device: torch.device, asked: str
+    path: Path, state: dict[str, Any], device: torch.device, asked: str
 ) -> tuple[nn.Module, Loss, TrainConfig]:
     """The autoencoder critic of a checkpoint, its loss, and the settings of its training.
 
-    Raises UserError, naming the setting that `asked` for it, if there is none.
+    Raises UserError, naming the setting that `asked` for it, if it has another kind of critic.
     """
-    if portable.is_exported(str(path)):
-        raise UserError(f"{asked}: {path} holds the generator alone; give a checkpoint as ckpt=…")
-    state = checkpoint.load(path)
     with checkpoint.fits(path):
         critic, loss, trained = checkpoint.critic_of(state, device)
     if loss.critic != "autoencoder":
@@ -76,6 +82,12 @@ def trained_critic(
             "began and ebgan have autoencoders"
         )
     return critic, loss, trained
+
+
+def refuse_exported(ckpt: str | None, asked: str) -> None:
+    """Raises UserError, naming the setting that `asked` for a critic, if `ckpt` cannot have one."""
+    if ckpt is not None and portable.is_exported(ckpt):
+        raise UserError(f"{asked}: {ckpt} holds the generator alone; give a checkpoint as ckpt=…")
 
 
 def show_pictures(named: Any, data: config.DatasetConfig) -> pictures.Pictures:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,14 +66,27 @@ def trained_generator(ckpt: str | None, device: str) -> tuple[Path, nn.Module, T
     if ckpt is not None and portable.is_exported(ckpt):
         generator, trained, _ = portable.read(Path(ckpt).expanduser(), on)
         return Path(ckpt).expanduser(), generator, trained
+    path, state = read_checkpoint(ckpt)
+    return path, *generator_of(path, state, on)
+
+
+def read_checkpoint(ckpt: str | None) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that `ckpt` means, and what it holds; damaged ones before it are reported."""
     path, state, complaints = checkpoint.read(ckpt)
-    with checkpoint.fits(path):
-        generator, trained = checkpoint.generator_of(state, on)
     for line in complaints:
         print(f"warning: {line}", file=sys.stderr)
+    return path, state
+
+
+def generator_of(
+    path: Path, state: dict[str, Any], device: torch.device
+) -> tuple[nn.Module, TrainConfig]:
+    """A checkpoint's generator and the settings of its training; UserError if of no images."""
+    with checkpoint.fits(path):
+        generator, trained = checkpoint.generator_of(state, device)
     if trained.dataset.channels == 2:
         raise UserError(f"ckpt={path}: makes points of the plane; its run folder shows them")
-    return path, generator, trained
+    return generator, trained
 
 
 @torch.no_grad()

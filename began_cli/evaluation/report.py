@@ -86,6 +86,16 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"out: {path} is not a whole evaluation.json; move it away") from None
 
 
+def scores_at(path: Path, step: int) -> dict[str, dict[str, Any]]:
+    """The scores of a step in an evaluation.json, each with its extractor, N and floor."""
+    return {
+        f"{name}[{score['extractor']}] N={record['n']} seed={record['seed']}": score
+        for record in read(path)
+        if record.get("step") == step
+        for name, score in record["scores"].items()
+    }
+
+
 def add(path: Path, record: dict[str, Any]) -> None:
     """Puts an evaluation into an evaluation.json, which a reader finds whole at any time.
 

@@ -55,10 +55,15 @@ def load_generator(ckpt: str | os.PathLike[str] | None, device: str = "cpu") -> 
         network, _, card = read(Path(named).expanduser(), on)
     else:
         path, state, _ = checkpoint.read(named)
-        with checkpoint.fits(path):
-            network, _ = checkpoint.generator_of(state, on)
-            card = card_of(state)
+        return of_checkpoint(path, state, on)
     return TrainedGenerator(network, card).eval()
+
+
+def of_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> TrainedGenerator:
+    """The generator of what a checkpoint holds, in evaluation mode, with its card."""
+    with checkpoint.fits(path):
+        network, _ = checkpoint.generator_of(state, device)
+        return TrainedGenerator(network, card_of(state)).eval()
 
 
 def card_of(state: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,17 @@ def test_default_place_and_card(began, tiny_run):
     assert portable.card_of({**state, "scores": {"fid": 9.5}})["scores"] == {"fid": 9.5}
 
 
+def test_the_card_has_the_scores_of_the_exported_step(began, tiny_run):
+    line = ["n=60", "scores=[fid]", "extractor=pixels", "bins=2"]
+    assert began("evaluate", f"ckpt={tiny_run}", *line)[0] == 0
+    told = json.loads((tiny_run / "evaluation.json").read_text())["evaluations"][0]
+    assert began("export", f"ckpt={tiny_run}")[0] == 0
+    card = json.loads((tiny_run / "generator-step-00000004.safetensors.json").read_text())
+    ((name, score),) = card["scores"].items()
+    assert name == f"fid[{told['extractor']}] N=60 seed=0"
+    assert score == told["scores"]["fid"]
+
+
 def test_load_generator_takes_a_run_too(tiny_run):
     generator = load_generator(tiny_run)
     assert not generator.training
