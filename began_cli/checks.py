@@ -231,6 +231,7 @@ def check_export(c: config.ExportConfig) -> None:
 
 EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 FEATURE_SCORES = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
+NEIGHBOURLY = ("precision", "recall", "density", "coverage")  # that look at k neighbours
 SCORES = (*FEATURE_SCORES, "modes", "ndb", "nearest")
 SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
 

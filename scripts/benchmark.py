@@ -38,14 +38,13 @@ from began_cli import images, settings
 from began_cli.cli import CONF
 from began_cli.commands import sample as sampling
 from began_cli.commands import train
-from began_cli.commands.dry_run import wait
 from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_device
+from began_cli.run.device import pick_device, wait
 
 Result = dict[str, Any]
 

@@ -9,12 +9,11 @@ chrome://tracing. The settings are those of `began train`; the images are random
 import argparse
 from pathlib import Path
 
-import torch
 from benchmark import composed, noise
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from began_cli.commands.ready import ready
-from began_cli.run.device import pick_device
+from began_cli.run.device import pick_device, wait
 
 
 def main() -> None:
@@ -32,16 +31,15 @@ def main() -> None:
         update.compile(cfg.compile, batches(), stream())
     for _ in range(2):
         update(batches, stream)
+    wait(device)
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
-        torch.cuda.synchronize()
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as seen:
         for _ in range(args.steps):
             with record_function("step"):
                 update(batches, stream)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
     seen.export_chrome_trace(str(args.out))
     costliest = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
     print(seen.key_averages().table(sort_by=costliest, row_limit=10, max_name_column_width=50))

@@ -1,14 +1,8 @@
 """A check in two dimensions that needs no picture: does a loss find the modes of a ring?"""
 
-import sys
-from pathlib import Path
-
 import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
 import reproduce_ring
+import torch
 
 
 @pytest.mark.slow

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from began_cli import images
 from began_cli.commands.pictures import Pictures
-from began_cli.commands.ready import Ready, batches_of, ready
-from began_cli.config import TrainConfig
+from began_cli.commands.ready import Ready, ready
+from began_cli.config import EbganLossConfig, TrainConfig
 from began_cli.data import sources
-from began_cli.gan.build import settle_margin
 from began_cli.gan.flops import count_flops
-from began_cli.run.device import enough_memory, pick_device, precision_name
+from began_cli.run.device import enough_memory, pick_device, precision_name, wait
 
 WARM_UP, STEPS = 3, 20
 LINE = 600  # bytes of one log in metrics.jsonl, train.log and TensorBoard's scalars; measured
@@ -28,14 +27,14 @@ def report(cfg: TrainConfig) -> None:
     """Takes a few real steps and prints the run's size, speed, time and disk."""
     device = pick_device(cfg.device)
     source = sources.load(cfg.dataset, glance=True)
-    margin = getattr(cfg.loss, "margin_steps", 0) if getattr(cfg.loss, "margin", 0) == "auto" else 0
-    if margin:  # any number will do to measure a step
-        cfg.loss.margin_steps = 1  # pyright: ignore[reportAttributeAccessIssue]
-        settle_margin(cfg, lambda: batches_of(cfg, source, device), device)
+    margin_steps = 0
+    if isinstance(cfg.loss, EbganLossConfig) and cfg.loss.margin == "auto":
+        margin_steps = cfg.loss.margin_steps
+        cfg.loss.margin = 1.0  # any will do to measure a step
     with enough_memory(cfg.batch_size, cfg.model.width):
         parts = ready(cfg, source, device)
         compiling = compile_time(cfg, parts)
-        rows = measured(cfg, source, parts, device, compiling, margin)
+        rows = measured(cfg, source, parts, device, compiling, margin_steps)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows:
         table.add_row(name, value)
@@ -158,11 +157,3 @@ def duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

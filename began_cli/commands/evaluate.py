@@ -31,7 +31,6 @@ CLASSIFIERS = {"mnist": "mnist-cnn", "stacked_mnist": "mnist-cnn", "fashion_mnis
 BLOCK = 1024  # images held at a time: sixteen chunks of the generator, four batches
 LOOKED_UP = 256  # samples whose nearest training images are searched
 SHOWN, NEIGHBOURS = 16, 5  # of them on the sheet, and training images beside each
-NEIGHBOURLY = ("precision", "recall", "density", "coverage")
 PER_BIN = 5  # images a bin, for its test to hold
 
 
@@ -45,7 +44,9 @@ def main(cfg: EvaluateConfig) -> None:
     data = trained.dataset
     n = cfg.n or (26_000 if data.name == "stacked_mnist" else 10_000)
     source = real_images(data, cfg.root)
-    judges = Judges(cfg, data)
+    judges = Judges(
+        data, cfg.extractor, cfg.weights, cfg.device, cfg.cache, cfg.batch_size, cfg.seed
+    )
     wanted, notes = wanted_scores(cfg.scores, data.name, judges.extractor)
     plan = references.plan(len(source.images), n)
     options = scores.Options(k=cfg.k, kid_subset=cfg.kid_subset, seed=cfg.seed)
@@ -72,14 +73,8 @@ def main(cfg: EvaluateConfig) -> None:
     record = {
         "checkpoint": path.name,
         "step": state["step"],
-        "extractor": judges.extractor.label,
-        "extractor_sha256": judges.extractor.sha256,
-        **{"n": n, "seed": cfg.seed, "k": cfg.k, "kid_subset": cfg.kid_subset, "bins": cfg.bins},
-        "data": source.card(),
-        "scores": {name: dataclasses.asdict(score) for name, score in made.items()},
+        **record_of(judges.extractor, n, options, cfg.bins, source.card(), made, notes),
         **class_counts(fake[-1], real[-1][plan.reference], wanted),
-        "notes": notes,
-        "began": __version__,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
     said = [out / "evaluation.json"]
@@ -113,19 +108,54 @@ def real_images(data: DatasetConfig, root: str | None) -> sources.Source:
         raise UserError(f"root: no real images to score against: {error}") from None
 
 
-class Judges:
-    """The extractor of the scores and, where another one knows the classes, that classifier too."""
+def record_of(
+    extractor: Extractor,
+    n: int,
+    options: scores.Options,
+    bins: int,
+    data: dict[str, Any],
+    made: dict[str, Score],
+    notes: list[str],
+) -> dict[str, Any]:
+    """What evaluation.json says of scores, and of all that they depend on but the checkpoint."""
+    return {
+        "extractor": extractor.label,
+        "extractor_sha256": extractor.sha256,
+        **{"n": n, "seed": options.seed, "k": options.k, "kid_subset": options.kid_subset},
+        "bins": bins,
+        "data": data,
+        "scores": {name: dataclasses.asdict(score) for name, score in made.items()},
+        "notes": notes,
+        "began": __version__,
+    }
 
-    def __init__(self, cfg: EvaluateConfig, data: DatasetConfig) -> None:
-        self.cfg, self.device = cfg, pick_device(cfg.device)
-        self.cache = Path(cfg.cache).expanduser() if cfg.cache else cache_home()
+
+class Judges:
+    """The extractor of the scores and, where another one knows the classes, that classifier too.
+
+    `classes`: whether that one is wanted. The other arguments are settings of `began evaluate`.
+    """
+
+    def __init__(
+        self,
+        data: DatasetConfig,
+        extractor: str,
+        weights: str | None,
+        device: str,
+        cache: str | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        classes: bool = True,
+    ) -> None:
+        self.device, self.batch_size, self.seed = pick_device(device), batch_size, seed
+        self.cache = Path(cache).expanduser() if cache else cache_home()
         shape = (data.channels, data.image_size, data.image_size)
         stacked = data.name == "stacked_mnist"
         classifier = CLASSIFIERS.get(data.name)
-        name = cfg.extractor if cfg.extractor != "auto" else classifier or "inception"
-        self.extractor = features.build(name, cfg.weights, shape, stacked, self.device)
+        name = extractor if extractor != "auto" else classifier or "inception"
+        self.extractor = features.build(name, weights, shape, stacked, self.device)
         self.all = [self.extractor]
-        if classifier not in (None, name):
+        if classes and classifier not in (None, name):
             self.all.append(features.build(classifier, None, shape, stacked, self.device))
 
     def real(self, source: sources.Source, plan: Plan) -> tuple[list[Features], list[str]]:
@@ -147,9 +177,9 @@ class Judges:
     def generated(self, generator: nn.Module, n: int, dim: int) -> tuple[Tensor, list[Features]]:
         """What each makes of n images, and the first LOOKED_UP of them: uint8 (N, C, H, W).
 
-        Image i is that of seed SEEDS_APART (cfg.seed + 1) + i, far from those of `began sample`.
+        Image i is that of seed SEEDS_APART (seed + 1) + i, far from those of `began sample`.
         """
-        start = checks.SEEDS_APART * (self.cfg.seed + 1)
+        start = checks.SEEDS_APART * (self.seed + 1)
         sample: list[Tensor] = []
         made: list[list[Features]] = [[] for _ in self.all]
         for begin in range(0, n, BLOCK):
@@ -162,7 +192,7 @@ class Judges:
         return torch.cat(sample), [features.joined(parts) for parts in made]
 
     def _look(self, extractor: Extractor, block: Tensor) -> Features:
-        return extractor(block, self.cfg.batch_size, self.device)
+        return extractor(block, self.batch_size, self.device)
 
 
 def wanted_scores(
@@ -184,7 +214,7 @@ def wanted_scores(
         return [name for name in checks.SCORES if name in asked], []
     if "all" not in asked and dataset == "stacked_mnist":
         slow = "its neighbours take minutes among 26,000 images; scores=all has it"
-        missing |= dict.fromkeys(NEIGHBOURLY, slow)
+        missing |= dict.fromkeys(checks.NEIGHBOURLY, slow)
     left_out = [f"{name} is left out: {why}" for name, why in missing.items() if name not in asked]
     kept = [name for name in checks.SCORES if name not in missing or name in asked]
     return kept, left_out

@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from began_cli import __version__
-from began_cli.commands.evaluate import Judges, wanted_scores
-from began_cli.config import EvaluateConfig, TrainConfig
+from began_cli.commands.evaluate import Judges, record_of, wanted_scores
+from began_cli.config import TrainConfig
 from began_cli.data.sources import Source
 from began_cli.evaluation import references, report, scores
 from began_cli.evaluation.report import Score
 
-K, BINS, BATCH = 5, 100, 256  # as in conf/evaluate.yaml
+BINS = 100  # as in conf/evaluate.yaml: the score that has bins is not among these
 
 
 class Scorer:
@@ -26,26 +25,10 @@ class Scorer:
         """Looks at the real images. Raises UserError if the score cannot be had."""
         c = cfg.evaluation
         self.name, self.n, self.dim = c.score, c.n, cfg.model.latent_dim
-        asked = EvaluateConfig(
-            ckpt=None,
-            n=c.n,
-            seed=0,
-            scores=[c.score],
-            extractor=c.extractor,
-            weights=c.weights,
-            k=K,
-            kid_subset=min(scores.Options().kid_subset, c.n, len(source.images) // 2),
-            bins=BINS,
-            root=None,
-            batch_size=BATCH,
-            device=cfg.device,
-            cache=None,
-            out=None,
-        )
-        self.judges = Judges(asked, cfg.dataset)
-        self.judges.all = [self.judges.extractor]
+        self.judges = Judges(cfg.dataset, c.extractor, c.weights, cfg.device, classes=False)
         wanted_scores([c.score], cfg.dataset.name, self.judges.extractor)
-        self.options = scores.Options(k=K, kid_subset=asked.kid_subset, seed=asked.seed)
+        self.options = scores.Options()
+        self.options.kid_subset = min(self.options.kid_subset, c.n, len(source.images) // 2)
         plan = references.plan(len(source.images), c.n)
         scores.check_enough(f"evaluation.n={c.n}", c.n, self.options, [c.score])
         scores.check_enough(f"{plan.floor_n} real images", plan.floor_n, self.options, [c.score])
@@ -73,16 +56,9 @@ class Scorer:
 
     def record(self, run: Path, score: Score, step: int) -> None:
         """Puts the score into the run's evaluation.json."""
-        made = {self.name: {name: getattr(score, name) for name in Score.__slots__}}
-        entry = {
-            "checkpoint": f"step-{step:08d}.pt",
-            "step": step,
-            "extractor": score.extractor,
-            "extractor_sha256": self.judges.extractor.sha256,
-            **{"n": self.n, "seed": 0, "k": K, "kid_subset": self.options.kid_subset, "bins": BINS},
-            "data": self.data,
-            "scores": made,
-            "notes": ["scored during training"],
-            "began": __version__,
-        }
+        notes = ["scored during training"]
+        made = {self.name: score}
+        entry = {"checkpoint": f"step-{step:08d}.pt", "step": step} | record_of(
+            self.judges.extractor, self.n, self.options, BINS, self.data, made, notes
+        )
         report.add(run / "evaluation.json", entry)

@@ -19,11 +19,7 @@ from began_cli.data import sources
 from began_cli.errors import UserError
 from began_cli.gan.build import settle_margin
 from began_cli.run import checkpoint, resume, schedule, watchdog
-from began_cli.run.device import (
-    enough_memory,
-    pick_device,
-    precision_name,
-)
+from began_cli.run.device import enough_memory, pick_device, precision_name
 from began_cli.run.lock import only_process
 from began_cli.run.monitor import Monitor
 from began_cli.run.signals import RESUME_ME, StopRequest

@@ -58,7 +58,7 @@ def curves(title: str, lines: list[tuple[Look, list[tuple[float, float]]]]) -> s
     """
     values = [value for _, points in lines for _, value in points if math.isfinite(value)]
     far = bool(values) and min(values) > 0 and max(values) > FAR * statistics.median(values)
-    with _figure(title) as drawing:
+    with _Figure(title) as drawing:
         drawing.axes.set_yscale("log" if far else "linear")
         for drawn, points in lines:
             thin = _thinned(points)
@@ -83,7 +83,7 @@ def fidelity_diversity(
 
     `real` is the recall and precision of real images, marked by a star unless it is NaN.
     """
-    with _figure(title) as drawing:
+    with _Figure(title) as drawing:
         for drawn, label, recall, precision in points:
             drawing.axes.plot(recall, precision, "o", color=drawn.colour, markersize=5)
             drawing.axes.annotate(
@@ -101,7 +101,7 @@ def fidelity_diversity(
     return drawing.svg
 
 
-class _figure:  # noqa: N801, used as a function
+class _Figure:
     """Within its block `axes` is drawn on; after it `svg` is the picture, the same every time."""
 
     axes: Axes
@@ -111,7 +111,7 @@ class _figure:  # noqa: N801, used as a function
         # Without a salt of its own two pictures on a page could name different parts alike.
         self._style = style.context(["default", STYLE | {"svg.hashsalt": salt}])
 
-    def __enter__(self) -> "_figure":
+    def __enter__(self) -> "_Figure":
         self._style.__enter__()
         self._figure = Figure(figsize=SIZE)
         self.axes = self._figure.subplots()

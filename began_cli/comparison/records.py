@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from began_cli.checks import NEIGHBOURLY
+
 # What is drawn and told of metrics.jsonl, in this order, with the papers' names.
 CURVES = {
     "train/convergence": "M_global",
@@ -19,7 +21,6 @@ CURVES = {
     "train/diversity": "diversity",
 }
 FINISHED, STOPPED, FAILED, NOTHING = "finished", "stopped", "failed", "no checkpoint"
-NEIGHBOURLY = {"precision", "recall", "density", "coverage"}
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -37,27 +37,26 @@ class Batches:
         self._ahead: Ahead | None = None
         if images.device != device:
             self._ahead = Ahead(images, batch_size, device)
-        self._next: tuple[int, int, Tensor, Tensor | None] | None = None
+        self._next: tuple[Tensor, Tensor | None] | None = None
+        self._given = (0, 0)  # the epoch and position after the last batch that was given
 
     def __call__(self) -> Tensor:
         if self._ahead is None:
             taken, mirrored = self._take()
-            return self._finished(self.images.index_select(0, taken), mirrored)
-        if self._next is None:
-            self._prefetch()
-        assert self._next is not None
-        self._at = self._next[:2]
-        batch, mirrored = self._ahead.ready(self._next[2]), self._next[3]
-        self._prefetch()
+            batch = self.images.index_select(0, taken)
+            self._given = (self.epoch, self.position)
+        else:
+            batch, mirrored = self._next or self._fetch(self._ahead)
+            self._given = (self.epoch, self.position)
+            batch = self._ahead.ready(batch)
+            self._next = self._fetch(self._ahead)
         return self._finished(batch, mirrored)
 
-    def _prefetch(self) -> None:
-        """Starts the copy of the next batch, and remembers the position after it."""
-        assert self._ahead is not None
+    def _fetch(self, ahead: "Ahead") -> tuple[Tensor, Tensor | None]:
+        """Starts the copy of the next batch, and of which of its images to mirror."""
         taken, mirrored = self._take()
-        batch = self._ahead.start(taken)
         mirrored = None if mirrored is None else mirrored.to(self.device, non_blocking=True)
-        self._next = (self.epoch, self.position, batch, mirrored)
+        return ahead.start(taken), mirrored
 
     def _take(self) -> tuple[Tensor, Tensor | None]:
         """The places of the next batch's images, and which of them to mirror."""
@@ -94,12 +93,10 @@ class Batches:
 
     def state_dict(self) -> dict[str, int]:
         """The position of the batches that were given, not of one that was fetched ahead."""
-        if self._next is None:
-            return {"epoch": self.epoch, "position": self.position}
-        return {"epoch": self._at[0], "position": self._at[1]}
+        return {"epoch": self._given[0], "position": self._given[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.position = state["epoch"], state["position"]
+        self._given = self.epoch, self.position = state["epoch"], state["position"]
         self._order, self._mirrored = self._shuffled(self.epoch)
         self._next = None
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
+from began_cli.checks import FEATURE_SCORES, NEIGHBOURLY
 from began_cli.errors import UserError
 from began_cli.evaluation.features import Features
 
-NAMES = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
+NAMES = FEATURE_SCORES
 BETTER = {  # which way is good
     **dict.fromkeys(("fid", "kid", "modes_kl", "ndb"), "lower"),
     **dict.fromkeys(("is", "precision", "recall", "density", "coverage", "modes"), "higher"),
@@ -80,7 +81,7 @@ def check_enough(said: str, n: int, options: Options, names: Collection[str]) ->
         "kid": (options.kid_subset, "as kid_subset says"),
         "is": (IS_SPLITS, f"as it is a mean over {IS_SPLITS} parts"),
     }
-    for name in ("precision", "recall", "density", "coverage"):
+    for name in NEIGHBOURLY:
         least[name] = (options.k + 1, f"as each image has k={options.k} neighbours")
     for name in names:
         needed, why = least.get(name, (1, ""))

@@ -215,9 +215,9 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run of any earlier version, with those that it did not know yet."""
-    new = {"accumulate": 1, "compile": "off", "dry_run": False, "evaluate_every": 0} | saved
-    evaluation = {"n": 2000, "score": "fid", "extractor": "auto", "weights": None}
-    new = {"evaluation": evaluation} | new
+    new = {"accumulate": 1, "compile": "off", "dry_run": False, "evaluate_every": 0}
+    new["evaluation"] = {"n": 2000, "score": "fid", "extractor": "auto", "weights": None}
+    new |= saved
     if isinstance(new.get("optimizer"), dict):
         new["optimizer"] = {"eps": 1e-8} | new["optimizer"]
     if isinstance(model := new.get("model"), dict):

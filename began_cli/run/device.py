@@ -70,6 +70,14 @@ def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
     return images.to(pick_device(where))
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 @contextmanager
 def enough_memory(batch_size: int, width: int) -> Iterator[None]:
     """Running out of memory is a matter of settings, on any device."""

@@ -5,16 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmark
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+from began_cli.commands.ready import ready
 
-import benchmark  # noqa: E402
-
-from began_cli.commands.ready import ready  # noqa: E402
-
+SCRIPTS = Path(benchmark.__file__).parent
 CPU = torch.device("cpu")
 LINE = ["loss=began", "dataset=mnist", "dataset.image_size=16", "dataset.width=8", "batch_size=8"]
 
