@@ -29,18 +29,18 @@ def check_train(c: config.TrainConfig) -> None:
     one_of("disk_full", c.disk_full, "continue", "stop")
     one_of("precision", c.precision, "auto", "fp32", "bf16", "fp16")
     at_least("accumulate", c.accumulate, 1)
-    require(
-        c.batch_size % c.accumulate == 0,
-        "accumulate",
-        c.accumulate,
-        f"a number that divides batch_size={c.batch_size}",
-    )
+    at_least("devices", c.devices, 1)
+    whole = c.batch_size % c.accumulate == 0
+    require(whole, "accumulate", c.accumulate, f"a number that divides batch_size={c.batch_size}")
+    part = c.batch_size // c.accumulate
+    whole = part % c.devices == 0
+    require(whole, "devices", c.devices, f"a number that divides the {part} images at once")
     one_of("compile", c.compile, "off", "default", "max")
     within("ema.decay", c.ema.decay, 0.0, 1.0, "[)")
     check_device("device", c.device)
     check_dataset(c.dataset)
     check_model(c.model, c.dataset)
-    check_loss(c.loss, c.dataset, c.batch_size // c.accumulate)
+    check_loss(c.loss, c.dataset, part, c.devices)
     check_optimizer(c.optimizer)
     if c.precision == "fp16" and c.optimizer.name == "rmsprop":
         raise UserError(
@@ -98,8 +98,10 @@ def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
         at_least("model.carry_steps", c.carry_steps, 1)
 
 
-def check_loss(c: config.LossConfig, data: config.DatasetConfig, at_once: int) -> None:
-    """`at_once` is the number of images that pass through the networks together."""
+def check_loss(
+    c: config.LossConfig, data: config.DatasetConfig, at_once: int, devices: int
+) -> None:
+    """`at_once` is the number of images that pass through the networks together, on all devices."""
     if isinstance(c, config.BeganUnbalancedLossConfig):
         one_of("loss.energy", c.energy, "l1", "l2", "relative")
         require(c.content_floor > 0, "loss.content_floor", c.content_floor, "a number above 0")
@@ -115,15 +117,16 @@ def check_loss(c: config.LossConfig, data: config.DatasetConfig, at_once: int) -
     if isinstance(c, config.EbganPtLossConfig):
         require(0 <= c.pt_weight < math.inf, "loss.pt_weight", c.pt_weight, "0 or more")
         require(
-            at_once >= 2,
+            (at_once if c.pt_global else at_once // devices) >= 2,
             "batch_size",
             at_once,
             "2 or more images for each of the accumulated parts: pulling away needs two",
         )
     if isinstance(c, config.ScoreLossConfig):
         at_least("loss.pack", c.pack, 1)
-        whole = at_once % c.pack == 0
-        require(whole, "loss.pack", c.pack, f"a number that divides the {at_once} images at once")
+        each = at_once // devices
+        whole = each % c.pack == 0
+        require(whole, "loss.pack", c.pack, f"a number that divides the {each} images at once")
     if isinstance(c, config.BganLossConfig):
         within("loss.log_z_decay", c.log_z_decay, 0.0, 1.0, "[)")
     if isinstance(c, config.BganDiscreteLossConfig):

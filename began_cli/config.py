@@ -48,6 +48,7 @@ class EbganLossConfig(LossConfig):
 @dataclass(slots=True)
 class EbganPtLossConfig(EbganLossConfig):
     pt_weight: float = MISSING
+    pt_global: bool = MISSING
 
 
 @dataclass(slots=True)
@@ -270,6 +271,7 @@ class TrainConfig:
     batch_size: int = MISSING
     seed: int = MISSING
     device: str = MISSING
+    devices: int = MISSING
     precision: str = MISSING
     accumulate: int = MISSING
     compile: str = MISSING

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from began_cli import __version__, cli
+from began_cli import __version__, wording
 from began_cli.data.sources import _download as REAL_DOWNLOAD
 
 
@@ -329,7 +329,7 @@ def test_help_takes_less_than_a_third_of_importing_torch():
 
 
 def test_did_you_mean_is_silent_about_strangers():
-    assert cli._did_you_mean("xyzzy", ["train", "sample"]) == ""
+    assert wording.did_you_mean("xyzzy", ["train", "sample"]) == ""
 
 
 def test_unwritable_output_folder(began, digits, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def ready(cfg: TrainConfig, source: Source, device: torch.device) -> Ready:
         reuse_memory()
     update = build(cfg, source.images, device, pick_precision(cfg.precision, device))
     seed = hash_seed(cfg.seed, 1)
-    stream = LatentStream(cfg.batch_size, cfg.model.latent_dim, seed, device)
+    stream = LatentStream(cfg.batch_size, cfg.model.latent_dim, seed, device, cfg.accumulate)
     return Ready(update, batches_of(cfg, source, device), stream)
 
 
@@ -37,4 +37,4 @@ def batches_of(cfg: TrainConfig, source: Source, device: torch.device) -> Batche
     flip = isinstance(cfg.dataset, config.FileDatasetConfig) and cfg.dataset.flip
     held = place_images(source.images, cfg.dataset.device, device)
     seed = hash_seed(cfg.seed, 0)
-    return Batches(held, cfg.batch_size, seed, device, flip, source.forget)
+    return Batches(held, cfg.batch_size, seed, device, flip, source.forget, cfg.accumulate)

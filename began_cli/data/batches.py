@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from began_cli import ranks
 from began_cli.images import to_float
 
 # Images gathered between two calls of `forget`: with each the system may map 2 MiB around it.
@@ -18,6 +19,7 @@ class Batches:
     the seed and e alone, so a position is two numbers. Batches run on across the end of an epoch.
     There is no per-image work: one gather, one scaling. Images that are held in main memory for a
     GPU come through two pinned buffers, the next batch being copied while one is in use.
+    With several processes each gets its share of the batch, of each of `parts` the same.
     """
 
     def __init__(
@@ -28,15 +30,17 @@ class Batches:
         device: torch.device,
         flip: bool = False,
         forget: Callable[[], None] | None = None,
+        parts: int = 1,
     ) -> None:
-        """`forget` lets go of pages of memory-mapped images; it is called now and then."""
+        """`batch_size` counts the images of all processes. `forget` lets go of pages of
+        memory-mapped images; it is called now and then."""
         self.images, self.batch_size, self.seed, self.device = images, batch_size, seed, device
-        self.flip, self.forget, self._gathered = flip, forget, 0
+        self.flip, self.forget, self._gathered, self.parts = flip, forget, 0, parts
         self.epoch, self.position = 0, 0
         self._order, self._mirrored = self._shuffled(0)
         self._ahead: Ahead | None = None
         if images.device != device:
-            self._ahead = Ahead(images, batch_size, device)
+            self._ahead = Ahead(images, batch_size // ranks.size(), device)
         self._next: tuple[Tensor, Tensor | None] | None = None
         self._given = (0, 0)  # the epoch and position after the last batch that was given
 
@@ -73,7 +77,8 @@ class Batches:
                 self._order, self._mirrored = self._shuffled(self.epoch)
         order = parts[0][0] if len(parts) == 1 else torch.cat([part[0] for part in parts])
         mirrored = [part[1] for part in parts if part[1] is not None]
-        return order, torch.cat(mirrored) if mirrored else None
+        taken = ranks.share(order, self.parts)
+        return taken, ranks.share(torch.cat(mirrored), self.parts) if mirrored else None
 
     def _finished(self, batch: Tensor, mirrored: Tensor | None) -> Tensor:
         self._gathered += len(batch)

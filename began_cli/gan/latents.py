@@ -5,17 +5,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from began_cli import ranks
+
 
 class LatentStream:
-    """A seeded stream of latents on the device; each call gives (n, dim)."""
+    """A seeded stream of latents on the device; each call gives (n, dim).
 
-    def __init__(self, n: int, dim: int, seed: int, device: torch.device) -> None:
-        self.shape = (n, dim)
+    With several processes each gets its share of them, of each of `parts` the same.
+    """
+
+    def __init__(self, n: int, dim: int, seed: int, device: torch.device, parts: int = 1) -> None:
+        self.shape, self.parts = (n, dim), parts
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def __call__(self) -> Tensor:
         z = torch.empty(self.shape, device=self.generator.device)
-        return z.uniform_(-1, 1, generator=self.generator)
+        return ranks.share(z.uniform_(-1, 1, generator=self.generator), self.parts)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"generator": self.generator.get_state()}

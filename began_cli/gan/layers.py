@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from began_cli import ranks
+
 
 class UpConv2d(nn.Conv2d):
     """Nearest up-sampling by two, then a 3x3 convolution: (N, C, H, W) to (N, out, 2H, 2W).
@@ -79,3 +81,30 @@ class Carry(nn.Module):
 def carry_at(step: int, steps: int) -> float:
     """1 at step 0, falling linearly to 0 at `steps`, 0 ever after."""
     return max(0.0, 1.0 - step / steps)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation; in training over the images of all processes (torch's own
+    SyncBatchNorm does that on GPUs alone)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or ranks.size() == 1:
+            return super().forward(input)
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        variances, means = ranks.gather_with_gradient(torch.stack([var, mean])).unbind(1)
+        mean = means.mean(0)
+        var = (variances + (means - mean).square()).mean(0)
+        n = x.numel() // x.shape[1] * ranks.size()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            unbiased = var * (n / (n - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        scale = self.weight * (var + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(input.dtype)

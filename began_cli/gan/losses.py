@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from began_cli import config
+from began_cli import config, ranks
 from began_cli.images import to_float
 
 
@@ -179,11 +179,14 @@ class EbganPt(Ebgan):
 
     def __init__(self, c: config.EbganPtLossConfig) -> None:
         super().__init__(c)
-        self.pt_weight = c.pt_weight
+        self.pt_weight, self.pt_global = c.pt_weight, c.pt_global
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         assert isinstance(output, Reconstruction)
-        return values.mean() + self.pt_weight * pulling_away(_full(output.code))
+        code = _full(output.code)
+        if self.pt_global and ranks.size() > 1:
+            code = ranks.gather_with_gradient(code).flatten(0, 1)
+        return values.mean() + self.pt_weight * pulling_away(code)
 
 
 class Gan(LogisticLoss):
@@ -236,8 +239,12 @@ class BganDiscrete(LogisticLoss):
 
     def draw(self, logits: Tensor) -> Tensor:
         """M black (-1) and white (1) images a row of logits (N, C, H, W): (M, N, C, H, W)."""
-        chance = logits.detach().sigmoid().expand(self.samples, *logits.shape)
-        return torch.bernoulli(chance) * 2 - 1
+        n = len(logits) * ranks.size()  # everyone draws for all: the numbers are those of one
+        luck = torch.rand(
+            n, self.samples, *logits.shape[1:], dtype=logits.dtype, device=logits.device
+        )
+        white = ranks.share(luck).transpose(0, 1) < logits.detach().sigmoid()
+        return white.to(logits.dtype) * 2 - 1
 
     def reinforce(self, logits: Tensor, drawn: Tensor, values: Tensor) -> Tensor:
         """L_G, a scalar, from logits (N, C, H, W), drawn (M, N, C, H, W) and f(drawn), (M, N)."""
@@ -288,7 +295,8 @@ class WganGp(Wgan):
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, e ~ U[0, 1] for each image, or
         each pack of images that D looks at together."""
-        e = torch.rand(len(x) // self.pack, 1, 1, 1, dtype=x.dtype, device=x.device)
+        packs = len(x) // self.pack * ranks.size()  # everyone draws for all
+        e = ranks.share(torch.rand(packs, 1, 1, 1, dtype=x.dtype, device=x.device))
         e = e.repeat_interleave(self.pack, 0, output_size=len(x))
         v = torch.lerp(g.detach(), x, e).requires_grad_()
         (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from began_cli import config
-from began_cli.gan.layers import Carry, Elu, UpConv2d
+from began_cli.gan.layers import BatchNorm2d, Carry, Elu, UpConv2d
 from began_cli.gan.losses import Reconstruction
 
 # --- BEGAN: 3x3 convolutions and ELU, no normalisation (1703.10717, figure 1) ---------------------
@@ -123,11 +123,11 @@ def dcgan_decoder(size: int, channels: int, width: int, inputs: int) -> nn.Seque
     layers: list[nn.Module] = [
         nn.Linear(inputs, widths[0] * 4 * 4, bias=False),
         nn.Unflatten(1, (widths[0], 4, 4)),
-        nn.BatchNorm2d(widths[0]),
+        BatchNorm2d(widths[0]),
         nn.ReLU(),
     ]
     for a, b in itertools.pairwise(widths):
-        layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), BatchNorm2d(b), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
 
 
@@ -218,7 +218,7 @@ def build_discriminator(
     pack = loss.pack if isinstance(loss, config.ScoreLossConfig) else 1
     family = _family(model, data, device, pack)
     dropout = model.dropout if isinstance(model, config.MlpModelConfig) else 0.0
-    norm = layer_norm if isinstance(loss, config.WganGpLossConfig) else nn.BatchNorm2d
+    norm = layer_norm if isinstance(loss, config.WganGpLossConfig) else BatchNorm2d
     if critic == "score":
         return Score(family.encoder(1, dropout, norm), pack).apply(_initialiser(model)).to(device)
     encoder = family.encoder(model.code_dim, dropout, norm)
@@ -291,7 +291,7 @@ def _initialiser(model: config.ModelConfig) -> Callable[[nn.Module], None]:
                 nn.init.normal_(layer.weight, 0.0, 0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm) and model.init == "normal":
+        elif isinstance(layer, BatchNorm2d | nn.GroupNorm) and model.init == "normal":
             nn.init.normal_(layer.weight, 1.0, 0.02)
 
     return initialise

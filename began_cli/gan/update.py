@@ -7,50 +7,19 @@ Nothing here reads a value back from the device.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from began_cli import ranks
+from began_cli.gan.gradients import Gradients
 from began_cli.gan.layers import Carry, carry_at
-from began_cli.gan.losses import BganDiscrete, Loss, Reconstruction
+from began_cli.gan.losses import BganDiscrete, Loss
+from began_cli.gan.measures import Criticism, Fakes, Measures, Reals, put_together
 from began_cli.gan.networks import BlackAndWhite
-
-
-@dataclass(slots=True)
-class Measures:
-    """What one step tells, on the device: scalars by name, and the value of each image (N,)."""
-
-    scalars: dict[str, Tensor]
-    real: Tensor
-    fake: Tensor
-
-
-class Criticism(NamedTuple):
-    """What the discriminator says of images: a value each (N,), and its output."""
-
-    values: Tensor
-    output: Tensor | Reconstruction
-
-
-class _Fakes(NamedTuple):
-    """One part's fakes, detached: images, values (N,), the fake part of L_D, L_G."""
-
-    images: Tensor
-    values: Tensor
-    loss: Tensor
-    loss_g: Tensor
-
-
-class _Reals(NamedTuple):
-    """One part's real images, detached: values (N,), the real part of L_D, its penalty."""
-
-    values: Tensor
-    loss: Tensor
-    penalty: Tensor | None
 
 
 class Update:
@@ -80,18 +49,20 @@ class Update:
         self.step = 0
         like = next(generator.parameters())
         self.scaler = GradScaler(like.device.type, enabled=amp == torch.float16)
-        # What a part counts in the batch's mean.
-        self._share = torch.tensor(1 / accumulate, dtype=like.dtype, device=like.device)
+        # What a process's part counts in the batch's mean.
+        share = 1 / (accumulate * ranks.size())
+        self._share = torch.tensor(share, dtype=like.dtype, device=like.device)
         self._generate: Callable[[Tensor], Tensor] = self._run_generator
         self._criticise: Callable[[Tensor], Criticism] = self._run_discriminator
-        self._graphs = False  # CUDA graphs: the gradients stay where they are
         self._carries = [
             module.carry
             for network in (generator, discriminator, self.ema)
             for module in network.modules()
             if isinstance(module, Carry) and module.carry is not None
         ]
-        self._weights_d = list(discriminator.parameters())
+        self._gradients_g = Gradients(list(generator.parameters()))
+        self._gradients_d = Gradients(list(discriminator.parameters()))
+        self._weights_d = self._gradients_d.weights
         # Batch normalisation's running statistics are averaged like weights.
         self._weights_g = _floats(generator)
         self._weights_ema = _floats(self.ema)
@@ -121,12 +92,12 @@ class Update:
         """
         import torch._functorch.config as functorch
 
-        before = (self._generate, self._criticise, self._graphs)
+        before = (self._generate, self._criticise)
         functorch.donated_buffer = False  # two backward passes go through one forward
         chosen = "max-autotune" if mode == "max" else "default"
         self._generate = torch.compile(self._run_generator, mode=chosen, dynamic=False)
         self._criticise = torch.compile(self._run_discriminator, mode=chosen, dynamic=False)
-        self._graphs = mode == "max"
+        self._keep_gradients(mode == "max")
         kept = [(tensor, tensor.clone()) for tensor in _floats(self.generator)]
         kept += [(tensor, tensor.clone()) for tensor in _floats(self.discriminator)]
         try:
@@ -134,21 +105,26 @@ class Update:
                 self._begin()
                 part, others = x.chunk(self.accumulate)[0], z.chunk(self.accumulate)[0]
                 if isinstance(self.loss, BganDiscrete):
-                    self._learn_from_drawn(self.loss, others)
+                    self._learn_from_drawn(self.loss, others, last=False)
                 else:
                     with torch.no_grad():
                         self._generate(others)
                     separate = others if self.loss.separate_latents else None
-                    self._learn_from_fakes(others, separate)
-                self._learn_from_reals(part, part)
+                    self._learn_from_fakes(others, separate, last=False)
+                self._learn_from_reals(part, part, last=False)
         except Exception:
-            self._generate, self._criticise, self._graphs = before
+            self._generate, self._criticise = before
+            self._keep_gradients(False)
             raise
         finally:  # batch normalisation has seen a batch
             for tensor, value in kept:
                 tensor.copy_(value)
-            self.optimizer_d.zero_grad()
-            self.optimizer_g.zero_grad()
+            self._gradients_d.clear()
+            self._gradients_g.clear()
+
+    def _keep_gradients(self, keep: bool) -> None:
+        """CUDA graphs: the gradients stay where they are."""
+        self._gradients_d.keep = self._gradients_g.keep = keep
 
     def joint_step(
         self, x: Tensor, z: Tensor, more_latents: Callable[[], Tensor] | None = None
@@ -160,20 +136,20 @@ class Update:
             assert more_latents is not None
             others = more_latents().chunk(self.accumulate)
         fakes = [
-            self._learn_from_fakes(*part)
-            for part in zip(z.chunk(self.accumulate), others, strict=True)
+            self._learn_from_fakes(*part, last=i + 1 == self.accumulate)
+            for i, part in enumerate(zip(z.chunk(self.accumulate), others, strict=True))
         ]
         factor = self.loss.fake_factor()
         if factor is not None and not self.loss.separate_latents:
             # What D has so far is grad L_G; its loss holds c L_G.
-            torch._foreach_mul_([w.grad for w in self._weights_d if w.grad is not None], factor)
+            self._gradients_d.scale(factor)
         reals = [
-            self._learn_from_reals(part, fake.images)
-            for part, fake in zip(x.chunk(self.accumulate), fakes, strict=True)
+            self._learn_from_reals(part, fakes[i].images, last=i + 1 == self.accumulate)
+            for i, part in enumerate(x.chunk(self.accumulate))
         ]
         return self._finish(fakes, reals)
 
-    def _learn_from_fakes(self, z: Tensor, others: Tensor | None) -> _Fakes:
+    def _learn_from_fakes(self, z: Tensor, others: Tensor | None, last: bool) -> Fakes:
         """The gradients of L_G for G and of the fake part of L_D for D; one forward pass for both.
 
         Where the fake part is c L_G one backward pass gives the gradient of L_G for D's weights
@@ -200,31 +176,36 @@ class Update:
             loss_fake = loss.fake(values)
             loss_fake.backward(seed, inputs=self._weights_d, retain_graph=True)
             (gradient,) = torch.autograd.grad(loss_g, leaf, seed)  # not for D's weights
+        if last:
+            self._gradients_g.last_pass()
         g.backward(gradient)
-        return _Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
+        return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
 
-    def _learn_from_reals(self, x: Tensor, g: Tensor) -> _Reals:
+    def _learn_from_reals(self, x: Tensor, g: Tensor, last: bool) -> Reals:
         """The gradient of the real part of L_D, and of its penalty, for D: 3D."""
         seed = self._seed()
-        values = self._criticise(x).values
-        loss_real = self.loss.real(values)
-        loss_real.backward(seed, inputs=self._weights_d)
         with self._autocast(x):
             penalty = self.loss.penalty(self.discriminator, x, g)
         if penalty is not None:
             penalty.backward(seed, inputs=self._weights_d)
             penalty = penalty.detach()
-        return _Reals(values.detach(), loss_real.detach(), penalty)
+        values = self._criticise(x).values
+        loss_real = self.loss.real(values)
+        if last:
+            self._gradients_d.last_pass()
+        loss_real.backward(seed, inputs=self._weights_d)
+        return Reals(values.detach(), loss_real.detach(), penalty)
 
     def critic_step(self, x: Tensor, z: Tensor) -> None:
         """One step of the discriminator alone: 6D + 1G."""
         self._begin()
-        for x_part, z_part in zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True):
+        parts = zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True)
+        for i, (x_part, z_part) in enumerate(parts):
             with torch.no_grad():
                 g = self._generate(z_part)
             loss_fake = self.loss.fake(self._criticise(g).values)
             loss_fake.backward(self._seed(), inputs=self._weights_d)
-            self._learn_from_reals(x_part, g)
+            self._learn_from_reals(x_part, g, last=i + 1 == self.accumulate)
         self._step_discriminator()
         self.scaler.update()
 
@@ -235,13 +216,15 @@ class Update:
         """
         self._begin()
         fakes, reals = [], []
-        for x_part, z_part in zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True):
-            fakes.append(self._learn_from_drawn(loss, z_part))
+        parts = zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True)
+        for i, (x_part, z_part) in enumerate(parts):
+            last = i + 1 == self.accumulate
+            fakes.append(self._learn_from_drawn(loss, z_part, last))
             black_and_white = torch.where(x_part > 0, 1.0, -1.0).to(x.dtype)
-            reals.append(self._learn_from_reals(black_and_white, fakes[-1].images))
+            reals.append(self._learn_from_reals(black_and_white, fakes[-1].images, last))
         return self._finish(fakes, reals)
 
-    def _learn_from_drawn(self, loss: BganDiscrete, z: Tensor) -> _Fakes:
+    def _learn_from_drawn(self, loss: BganDiscrete, z: Tensor, last: bool) -> Fakes:
         assert isinstance(self.generator, BlackAndWhite)
         with self._autocast(z):
             logits = self.generator.logits(z)
@@ -251,40 +234,40 @@ class Update:
         loss_fake = loss.fake(values)
         loss_fake.backward(self._seed(), inputs=self._weights_d)
         loss_g = loss.reinforce(logits, drawn, values.unflatten(0, drawn.shape[:2]))
+        if last:
+            self._gradients_g.last_pass()
         loss_g.backward(self._seed())
-        return _Fakes(drawn, values.detach(), loss_fake.detach(), loss_g.detach())
+        return Fakes(drawn, values.detach(), loss_fake.detach(), loss_g.detach())
 
     def _begin(self) -> None:
-        if self._graphs:
+        if self._gradients_d.keep:
             torch.compiler.cudagraph_mark_step_begin()
-        self.optimizer_d.zero_grad(set_to_none=not self._graphs)
-        self.optimizer_g.zero_grad(set_to_none=not self._graphs)
+        self._gradients_d.clear()
+        self._gradients_g.clear()
 
     def _seed(self) -> Tensor:
         """What a backward pass over one part starts from."""
         return self.scaler.scale(self._share)
 
     def _step_discriminator(self) -> None:
+        self._gradients_d.complete()
         self.scaler.step(self.optimizer_d)
         self.loss.constrain(self.discriminator)
 
-    def _finish(self, fakes: list[_Fakes], reals: list[_Reals]) -> Measures:
+    def _finish(self, fakes: list[Fakes], reals: list[Reals]) -> Measures:
         """Both optimizers' steps, the moving average and the loss's state; what to tell."""
         self._step_discriminator()
+        self._gradients_g.complete()
         self.scaler.step(self.optimizer_g)
         self.scaler.update()
         with torch.no_grad():
             self._average()
-            real = torch.cat([part.values for part in reals])
-            fake = torch.cat([part.values for part in fakes])
-            loss_real = _mean([part.loss for part in reals])
-            loss_fake = _mean([part.loss for part in fakes])
-            penalties = [part.penalty for part in reals if part.penalty is not None]
-            loss_d = loss_real + loss_fake
+            real, fake, means = put_together(fakes, reals)
+            loss_real, loss_fake, loss_g, penalty = means.unbind()
             energies = self.loss.critic == "autoencoder"
             scalars = {
-                "loss_d": loss_d + _mean(penalties) if penalties else loss_d,
-                "loss_g": _mean([part.loss_g for part in fakes]),
+                "loss_d": loss_real + loss_fake + penalty,
+                "loss_g": loss_g,
                 "loss_real": real.mean() if energies else loss_real,
                 "loss_fake": fake.mean() if energies else loss_fake,
                 **self.loss.advance(real, fake),
@@ -328,10 +311,6 @@ class Update:
             getattr(self, name).load_state_dict(state[name])
         for name in ("optimizer_g", "optimizer_d", "scaler"):
             getattr(self, name).load_state_dict(state[name])
-
-
-def _mean(parts: list[Tensor]) -> Tensor:
-    return torch.stack(parts).mean()
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

@@ -215,7 +215,7 @@ def upgrade(state: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run of any earlier version, with those that it did not know yet."""
-    new = {"accumulate": 1, "compile": "off", "dry_run": False, "evaluate_every": 0}
+    new = {"devices": 1, "accumulate": 1, "compile": "off", "dry_run": False, "evaluate_every": 0}
     new["evaluation"] = {"n": 2000, "score": "fid", "extractor": "auto", "weights": None}
     new |= saved
     if isinstance(new.get("optimizer"), dict):
@@ -224,6 +224,8 @@ def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
         new["model"] = {"output": "linear" if model.get("name") == "began" else "tanh"} | model
     if isinstance(loss := new.get("loss"), dict) and loss.get("name") in SCORED:
         new["loss"] = {"pack": 1} | loss
+    elif isinstance(loss, dict) and loss.get("name") == "ebgan_pt":
+        new["loss"] = {"pt_global": True} | loss
     if isinstance(data := new.get("dataset"), dict) and data.get("name") != "ring":
         new["dataset"] = {"flip": False} | data
         if data.get("name") == "folder":

@@ -1,20 +1,26 @@
 """Which device, which precision, and where the images are held."""
 
 import ctypes
+import multiprocessing
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
 
+from began_cli import ranks
 from began_cli.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, MPS or the CPU, in this order. Raises UserError for one that is not there."""
+    """`auto` is CUDA, MPS or the CPU, in this order; with several processes a GPU each, or the CPU
+    for all. Raises UserError for one that is not there."""
+    if ranks.size() > 1 and name != "cpu":
+        return _own_device(name)
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return torch.device("cuda", _worker() % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -27,6 +33,28 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps: not available here; device=auto picks one that is")
     return device
+
+
+def _worker() -> int:
+    """Which of a sweep's workers on this machine this is, as joblib names them, from 0."""
+    match = re.fullmatch(r"LokyProcess-(\d+)", multiprocessing.current_process().name)
+    return int(match[1]) - 1 if match else 0
+
+
+def _own_device(name: str) -> torch.device:
+    """One process's device, where there are several."""
+    if name not in ("auto", "cuda"):
+        raise UserError(
+            f"device={name}: names one device; with devices={ranks.size()} use auto or cpu"
+        )
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    there = torch.cuda.device_count()
+    if ranks.local() >= there:
+        raise UserError(
+            f"devices={ranks.size()}: there are {there} CUDA devices here; use fewer, or device=cpu"
+        )
+    return torch.device("cuda", ranks.local())
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:

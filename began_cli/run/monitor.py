@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from began_cli.files import replacing
-from began_cli.gan.update import Measures
+from began_cli.gan.measures import Measures
 
 STATES = ("k_t", "log_z")  # the value now is of interest, not a mean
 SHOWN = ("loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "convergence", "diversity")
@@ -199,6 +199,27 @@ class Monitor:
         if last := state.get("last"):
             scalars = {name: value.to(device) for name, value in last["scalars"].items()}
             self._last = Measures(scalars, last["real"].to(device), last["fake"].to(device))
+
+
+class Silent(Monitor):
+    """The monitor of a process that is not the first: it tells nobody anything."""
+
+    def __init__(self) -> None:
+        self.logged_at = 0
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def rewind(self, step: int, images: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def warn(self, text: str, title: str = "warning") -> None: ...
+
+    def start(self, step: int, images: int) -> None: ...
+
+    def add(self, measures: Measures, step: int) -> None: ...
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None: ...
 
 
 def cut_back(metrics: Path, step: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from began_cli import config, settings
+from began_cli import config, ranks, settings
 from began_cli.config import TrainConfig
 from began_cli.errors import UserError
 from began_cli.run import checkpoint
@@ -15,6 +15,7 @@ from began_cli.run import checkpoint
 # Settings that a resumed run may change: they do not change what it computes.
 HARMLESS = {
     *("steps", "log_every", "sample_every", "checkpoint_every", "resume", "out", "device"),
+    "devices",
     *("dataset.root", "dataset.device", "dataset.fallback", "recipe", "disk_full"),
     *("dataset.cache", "compile", "dry_run", "evaluate_every"),
     *("evaluation.n", "evaluation.score", "evaluation.extractor", "evaluation.weights"),
@@ -29,7 +30,8 @@ def choose_run(
 
     Raises UserError if the run folder is taken, or the run to go on with would become another one.
     """
-    source = same_run(cfg) if cfg.resume == "auto" else cfg.resume
+    source = restarted(cfg) if ranks.restarted() else cfg.resume
+    source = same_run(cfg) if source == "auto" else source
     if source is None:
         if checkpoint.all_of(Path(cfg.out)):
             raise UserError(
@@ -48,6 +50,14 @@ def choose_run(
         return cfg, saved, complaints
     cfg.out = str(path.resolve().parent.parent)
     return cfg, saved, complaints
+
+
+def restarted(cfg: TrainConfig) -> str:
+    """Where torchrun's second attempt goes on: not where the first one began, but where it was."""
+    if cfg.resume in (None, "auto") or checkpoint.all_of(Path(cfg.out)):
+        return "auto"
+    path = Path(cfg.resume)
+    return str(path.parent.parent) if path.parent.name == "checkpoints" else cfg.resume
 
 
 def same_run(cfg: TrainConfig) -> str | None:
@@ -125,7 +135,7 @@ def rng_state() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         "python": [version, list(internal), gauss],
     }
@@ -134,8 +144,8 @@ def rng_state() -> dict[str, Any]:
 def set_rng_state(state: dict[str, Any]) -> None:
     """Puts back what `rng_state` gave."""
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, internal, gauss = state["python"]

@@ -1,0 +1,83 @@
+"""The words of an error, one line that names the setting; and values for Hydra's grammar."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from began_cli.errors import UserError
+
+# Hydra's launchers and sweepers, and the extra of ours that installs each
+ENGINES = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
+ENGINES |= {"ray_aws": "ray", "optuna": "optuna"}
+
+
+def did_you_mean(word: str, choices: list[str]) -> str:
+    """The choice that was probably meant, in brackets, or nothing."""
+    close = difflib.get_close_matches(word, choices, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def worded(error: BaseException, conf: Path) -> str:
+    """One line that names the setting and what was wrong with it; `conf` holds the groups."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf import errors as oc
+
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OverrideParseException):
+        said = f"cannot read '{error.override}'"
+        return f"{said}: write setting=value, and quote a value with spaces or commas"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = [str(option) for option in error.options or []]
+        if group.startswith("hydra/") and name in ENGINES:
+            return f"{group}={name}: not installed; pip install 'began[{ENGINES[name]}]' brings it"
+        if group:
+            return (
+                f"no {group} '{name}'{did_you_mean(name, options)}; there are {', '.join(options)}"
+            )
+    cause = error if isinstance(error, oc.OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, oc.ConfigKeyError | oc.ConfigAttributeError) and cause.full_key:
+        return _no_setting(cause)
+    first = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
+    match = re.match(r"Ambiguous value for argument '(.*?)=", str(error))
+    if match:
+        return (
+            f"{match[1]}: several values: add -m for a sweep, or write {match[1]}=[a,b] for a list"
+        )
+    if isinstance(cause, oc.MissingMandatoryValue):
+        return f"{cause.full_key} is missing: give it as {cause.full_key}=…"
+    if isinstance(cause, oc.ValidationError) and cause.full_key:
+        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        match = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first)
+        if match:
+            return f"{cause.full_key}={match[1]}: wants {kinds.get(match[2], match[2])}"
+        return f"{cause.full_key}: {first}"
+    match = re.search(r"Could not override '(.*)'", first)
+    if match and "defaults list" in str(error):
+        groups = [path.name for path in conf.iterdir() if path.is_dir()]
+        return f"no group '{match[1]}'{did_you_mean(match[1], groups)}"
+    return first
+
+
+WHY_NOT = {
+    "loss.pack": "only score discriminators judge images together: loss=gan, bgan, wgan or wgan_gp",
+    "loss.pt_weight": "only loss=ebgan_pt pulls away; that needs an autoencoder's code",
+    "loss.margin": "only loss=ebgan and ebgan_pt have a hinge",
+    "loss.gamma": "only loss=began and began_relative keep an equilibrium",
+}
+
+
+def _no_setting(error: Any) -> str:
+    if error.full_key in WHY_NOT:
+        return f"no setting '{error.full_key}' here: {WHY_NOT[error.full_key]}"
+    parent = error.parent_node
+    keys = [str(key) for key in parent] if parent is not None and hasattr(parent, "keys") else []
+    return f"no setting '{error.full_key}'{did_you_mean(str(error.key), keys)}"
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra takes as it is typed, whatever letters are in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

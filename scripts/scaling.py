@@ -1,0 +1,180 @@
+"""What a step costs on several devices, on paper: work, gradients, memory, and where more of them
+stop paying.
+
+    python scripts/scaling.py [--images 360000]
+    torchrun --standalone --nproc-per-node 2 scripts/scaling.py --link
+
+The first counts each recipe's operations, gradient bytes and activations in a small step, and
+applies the model of docs/scaling.md. The second measures this machine's
+link: bytes a second and latency of an all-reduce by gloo.
+"""
+
+import argparse
+import time
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from benchmark import composed
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from began_cli.gan.build import build
+from began_cli.gan.flops import count_flops
+
+CPU = torch.device("cpu")
+LINES = {
+    "mnist, began_relative": ["loss=began_relative", "dataset=mnist"],
+    "mnist, bgan": ["loss=bgan", "dataset=mnist"],
+    "faces64": ["recipe=faces64", "dataset.root=x"],
+    "faces128": ["recipe=faces128", "dataset.root=x"],
+}
+
+
+class Cost(NamedTuple):
+    """Of one step on one device: operations, weights, bytes kept by two passes of D, batch,
+    and operators that the host starts."""
+
+    flops: int
+    weights: int
+    activations: int
+    batch: int
+    operators: int
+
+    @property
+    def gradients(self) -> int:
+        return 4 * self.weights
+
+
+START = 5e-6  # seconds in which a host starts an operator without CUDA graphs; assumed
+
+
+class Machine(NamedTuple):
+    """Operations a second that a step reaches, bytes a second and latency of its all-reduce."""
+
+    name: str
+    flops: float
+    bandwidth: float
+    latency: float
+
+
+# H100: data sheet figures (989 TFLOPS dense bf16; NVLink 450 and InfiniBand 50 GB/s one way) times
+# the share that is assumed to be reached; none of it measured here. The CPU's are measured.
+H100 = 0.25 * 989e12
+MACHINES = [
+    Machine("H100, NVLink", H100, 0.7 * 450e9, 20e-6),
+    Machine("H100, 400 Gb/s InfiniBand", H100, 0.7 * 50e9, 40e-6),
+    Machine("H100, 10 Gb/s Ethernet", H100, 0.7 * 1.25e9, 100e-6),
+]
+
+
+def cost_of(line: list[str]) -> Cost:
+    """Counted in one real step of two images; both counts grow with the batch."""
+    cfg = composed([*line, "device=cpu"])
+    d, batch = cfg.dataset, cfg.batch_size
+    pixels = torch.zeros(2, d.channels, d.image_size, d.image_size, dtype=torch.uint8)
+    update = build(cfg, pixels, CPU)
+    networks = (update.generator, update.discriminator)
+    weights = sum(weight.numel() for network in networks for weight in network.parameters())
+    x = torch.zeros(2, d.channels, d.image_size, d.image_size)
+    z = torch.zeros(2, cfg.model.latent_dim)
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        update.critic_step(x, z)
+    mine = {weight.data_ptr() for network in networks for weight in network.parameters()}
+    bytes_kept = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in mine)
+    flops = count_flops(lambda: update(lambda: x, lambda: z))
+    with _Started() as started:
+        update(lambda: x, lambda: z)
+    seen = batch * update.loss.n_critic
+    return Cost(flops * batch // 2, weights, bytes_kept * batch // 2, seen, started.count)
+
+
+class _Started(TorchDispatchMode):
+    """Counts operators; views cost the host too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def step_seconds(cost: Cost, machine: Machine, devices: int) -> tuple[float, float]:
+    """(computing, waiting for gradients) of a step whose batch is divided over the devices.
+
+    Of an all-reduce all but the last bucket, 25 MB, runs beside the backward pass, as far as there
+    is computing left to hide it. No step is shorter than its host needs to start the operators.
+    """
+    computing = max(cost.flops / devices / machine.flops, cost.operators * START)
+    if devices == 1:
+        return computing, 0.0
+    sent = 2 * (devices - 1) / devices * cost.gradients / machine.bandwidth
+    last = sent * min(1.0, 25 * 2**20 / cost.gradients)
+    hidden = min(sent - last, computing / 2)
+    return computing, sent - hidden + 2 * machine.latency
+
+
+def table(images: int) -> None:
+    print("| | GFLOPs a step | operators | parameters | gradients | activations of D, fp32 |")
+    print("|---|---|---|---|---|---|")
+    costs = {name: cost_of(line) for name, line in LINES.items()}
+    for name, cost in costs.items():
+        print(
+            f"| {name}, batch {cost.batch} | {cost.flops / 1e9:,.4g} | {cost.operators:,} | "
+            f"{cost.weights:,} | "
+            f"{cost.gradients / 2**20:,.1f} MiB | {cost.activations / 2**20:,.0f} MiB |"
+        )
+    print("\n| | ms a step on 1 | 2 | 4 | 8 devices | one epoch of", f"{images:,} on 1 | on 8 |")
+    print("|---|---|---|---|---|---|---|")
+    for name, cost in costs.items():
+        for machine in MACHINES:
+            steps = {n: sum(step_seconds(cost, machine, n)) for n in (1, 2, 4, 8)}
+            epoch = {n: steps[n] * images / cost.batch for n in (1, 8)}
+            cells = " | ".join(f"{steps[n] * 1000:.3g}" for n in (1, 2, 4, 8))
+            print(f"| {name}, {machine.name} | {cells} | {epoch[1]:,.0f} s | {epoch[8]:,.0f} s |")
+
+
+def link() -> None:
+    """Prints what an all-reduce takes here, from process 0."""
+    dist.init_process_group("gloo")
+    for count in (1, 2**18, 25 * 2**18):
+        tensor = torch.ones(count)
+        times = []
+        for _ in range(12):
+            dist.barrier()
+            start = time.perf_counter()
+            dist.all_reduce(tensor)
+            times.append(time.perf_counter() - start)
+        took = sorted(times)[len(times) // 2]
+        if dist.get_rank() == 0:
+            n = dist.get_world_size()
+            rate = 2 * (n - 1) / n * tensor.nbytes / took
+            print(f"{tensor.nbytes:>12,} bytes: {took * 1e3:.3g} ms, {rate / 1e9:.3g} GB/s")
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=360_000, help="in an epoch")
+    parser.add_argument("--link", action="store_true", help="measure an all-reduce instead")
+    args = parser.parse_args()
+    if args.link:
+        link()
+    else:
+        table(args.images)
+
+
+if __name__ == "__main__":
+    main()
