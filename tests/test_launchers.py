@@ -75,7 +75,8 @@ def test_a_job_whose_time_is_up_is_saved_queued_again_and_goes_on(tmp_path):
     os.kill(int(lock.read_text()), signal.SIGUSR2)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    told = "".join(path.read_text() for path in Path("sweep").rglob("*_log.out"))
+    (said,) = Path("sweep").rglob("train.log")
+    told = said.read_text()
     assert "stopped by SIGUSR2" in told
     assert "going on from step" in told
     (log,) = Path("sweep").rglob("metrics.jsonl")

@@ -78,9 +78,10 @@ def train(cfg: TrainConfig, typed: list[str], held: ExitStack) -> float | None:
         monitor.say(f"loss.margin={margin:g}: the energy of an autoencoder trained alone")
     with StopRequest() as stop, enough_memory(cfg.batch_size, cfg.model.width):
         stopped = training.loop(stop)
+        if stopped is not None:
+            monitor.say(f"stopped by {stopped} at step {training.update.step:,}; go on with")
+            monitor.say(f"  began train resume={run}")
     if stopped is not None:
-        monitor.say(f"stopped by {stopped} at step {training.update.step:,}; go on with")
-        monitor.say(f"  began train resume={run}")
         raise SystemExit(RESUME_ME)
     last = f"{run}/samples/step-{training.update.step:08d}.png"
     monitor.say(f"done: {training.update.step:,} steps; {last}")

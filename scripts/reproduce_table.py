@@ -1,0 +1,113 @@
+"""Every loss on every data set, a few seeds each, over the same number of images: one table.
+
+    python scripts/reproduce_table.py [--images 256000] [--seeds 0 1 2] [--out table]
+        [--losses bgan gan …] [--datasets mnist fashion_mnist] [--root FOLDER] [--show]
+
+Trains with the defaults of each loss until its discriminator has seen that many real images, scores
+the averaged generator on 10,000 of its images, and prints the means over the seeds with their
+standard deviations. The runs stay in --out: what is done is not done again, and --show only prints.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmark import composed
+
+from began_cli import config
+
+LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
+SCORES = ("fid", "kid", "precision", "recall", "coverage", "modes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=256_000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--losses", nargs="+", default=LOSSES)
+    parser.add_argument("--datasets", nargs="+", default=["mnist", "fashion_mnist"])
+    parser.add_argument("--root", type=Path, help="holds a folder for each data set, of its name")
+    parser.add_argument("--out", type=Path, default=Path("table"))
+    parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
+    args = parser.parse_args()
+    for dataset in args.datasets:
+        if not args.show:
+            root = [] if args.root is None else [str((args.root / dataset).absolute())]
+            for seed in args.seeds:  # all losses of one seed first: a broken-off table is fair
+                for loss in args.losses:
+                    made(args.out / dataset / f"{loss}-{seed}", loss, dataset, seed, args, root)
+        print(table(args.out / dataset, args.losses), flush=True)
+
+
+def made(
+    run: Path, loss: str, dataset: str, seed: int, args: argparse.Namespace, root: list[str]
+) -> None:
+    """Trains and scores one run, as far as that has not been done."""
+    line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}"]
+    cfg = composed(line)
+    critics = getattr(cfg.loss, "n_critic", 1)
+    line += [f"steps={-(-args.images // (cfg.batch_size * critics))}", f"out={run}"]
+    line += [f"log_every={max(1, 6400 // cfg.batch_size)}", "checkpoint_every=1000000"]
+    line += [f"dataset.root={folder}" for folder in root]
+    if isinstance(cfg.schedule, config.LinearScheduleConfig):
+        line += ["schedule.end=${steps}"]
+    if not list(run.glob("checkpoints/step-*.pt")):
+        began("train", *line)
+    if not (run / "evaluation.json").exists():
+        began("evaluate", f"ckpt={run}", *[f"root={folder}" for folder in root])
+
+
+def began(*line: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "began_cli", *line], stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise SystemExit(f"began {' '.join(line)}: exit code {done.returncode}")
+
+
+def table(folder: Path, losses: list[str]) -> str:
+    """Markdown: a row a loss, mean ± standard deviation over its seeds."""
+    names = [*SCORES, "rarest class, %", "images/s", "minutes"]
+    rows = [f"| {folder.name} | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    floor: dict[str, float] = {}
+    for loss in losses:
+        runs = [read(run, floor) for run in sorted(folder.glob(f"{loss}-[0-9]*"))]
+        runs = [run for run in runs if run]
+        cells = [spread([run[name] for run in runs]) for name in names] if runs else []
+        if cells:
+            rows.append(f"| {loss} | {len(runs)} | {' | '.join(cells)} |")
+    real = [f"{floor[name]:.3g}" if name in floor else "" for name in names]
+    return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
+
+
+def read(run: Path, floor: dict[str, float]) -> dict[str, float]:
+    """The scores of a run, its speed and its minutes; {} if it has none."""
+    path = run / "evaluation.json"
+    if not path.exists():
+        return {}
+    entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["evaluations"][-1]
+    found = {name: entry["scores"][name]["value"] for name in SCORES}
+    floor |= {name: entry["scores"][name]["floor"] for name in SCORES}
+    found["rarest class, %"] = 100 * min(entry["classes"]) / sum(entry["classes"])
+    floor["rarest class, %"] = 100 * min(entry["real_classes"]) / sum(entry["real_classes"])
+    logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    speeds = [log["train/images_per_second"] for log in logs]
+    found["images/s"] = statistics.median(speeds)
+    counts = [0, *(log["images"] for log in logs)]
+    seconds = [(b - a) / s for a, b, s in zip(counts, counts[1:], speeds, strict=False)]
+    found["minutes"] = sum(seconds) / 60
+    return found
+
+
+def spread(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:,.3g}" if values else "-"
+    return f"{statistics.mean(values):,.3g} ± {statistics.stdev(values):.2g}"
+
+
+if __name__ == "__main__":
+    main()
