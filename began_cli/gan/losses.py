@@ -111,7 +111,7 @@ class BeganUnbalanced(AutoencoderLoss):
     def prepare(self, images: Tensor) -> None:
         """Relative energy: the background is each pixel's median over (at most 10,000) images."""
         if self.energy == "relative":
-            some = images[:: max(1, len(images) // 10_000)].cpu()
+            some = images[:: -(-len(images) // 10_000)].cpu()
             self.background.copy_(to_float(some.median(dim=0).values))
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ from torch import nn
 
 from began_cli import config
 
-BLIND = {"gan": 2 * math.log(2), "bgan": 2 * math.log(2), "wgan": 0.0, "wgan_gp": 0.0}
+# Where L_D rests when D cannot tell; WGAN's clipped critic stays near 0 even when it can.
+BLIND = {"gan": 2 * math.log(2), "bgan": 2 * math.log(2), "wgan_gp": 0.0}
+BLIND["bgan_discrete"] = 2 * math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ class Watchdog:
         share = values["diversity"]
         advice = f"the samples' spread is {share:.0%} of the data's: the generator has collapsed; "
         if isinstance(self.c.loss, config.BeganLossConfig):
-            advice += f"raise loss.gamma={self.c.loss.gamma:g}, or use loss=began_relative"
+            advice += f"raise loss.gamma={self.c.loss.gamma:g}"
+            if self.c.loss.energy != "relative":
+                advice += ", or use loss=began_relative"
         elif isinstance(self.c.loss, config.EbganLossConfig):
             advice += "use loss=ebgan_pt with a larger loss.pt_weight, or loss.margin=auto"
         else:
