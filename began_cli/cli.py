@@ -4,11 +4,12 @@ import io
 import os
 import re
 import sys
-import tempfile
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from began_cli import __version__
+from began_cli.errors import UserError
 from began_cli.wording import did_you_mean, quoted, worded
 
 PACKAGE = Path(__file__).parent
@@ -106,37 +107,33 @@ def _run(command: str, line: list[str]) -> None:
 
     settings.register()
     kept = _standing_folders(overrides)
-    with tempfile.TemporaryDirectory(prefix="began-") as spare:
-        notes = _notes(overrides, args.multirun, Path(spare))
-        task = Task(command, flags, args.multirun, kept, notes, CONF)
-        try:
-            if args.multirun:
-                _check_sweep(command, overrides)
-            _hydra(command, lambda cfg: task(cfg))
-        except Exception as error:
-            if task.crashed or isinstance(error, BrokenPipeError):
-                raise
-            if isinstance(error, OSError) and not isinstance(error, HydraException):
-                _fail(who, f"cannot write to {error.filename}: {error.strerror}")
-            _fail(who, worded(error, CONF))
-        failures = task.failures()
-        notes.unlink(missing_ok=True)
+    task = Task(command, flags, args.multirun, kept, _notes(overrides, args.multirun), CONF)
+    try:
+        if args.multirun:
+            _check_sweep(command, overrides)
+        _hydra(command, lambda cfg: task(cfg))
+    except Exception as error:
+        if task.crashed or isinstance(error, BrokenPipeError):
+            raise
+        if isinstance(error, OSError) and not isinstance(error, HydraException):
+            _fail(who, f"cannot write to {error.filename}: {error.strerror}")
+        _fail(who, worded(error, CONF))
+    failures = task.failures()
     if failures and args.multirun:
         _fail(who, f"{len(failures)} of the sweep's runs failed: {'; '.join(failures)}", code=1)
     if failures:
         _fail(who, failures[0])
 
 
-def _notes(overrides: list[str], multirun: bool, spare: Path) -> Path:
-    """A file for what went wrong: of a sweep in its folder, where every job can reach it."""
-    folder = spare
+def _notes(overrides: list[str], multirun: bool) -> Path | None:
+    """A file for what goes wrong in a sweep, in its folder, where every job can reach it."""
     for word in overrides:
         key, _, value = word.partition("=")
         if multirun and key == "hydra.sweep.dir" and "$" not in value:
-            folder = Path(value.strip("'")).absolute()
-    path = folder / ".failures"
-    path.unlink(missing_ok=True)
-    return path
+            path = Path(value.strip("'")).absolute() / ".failures"
+            path.unlink(missing_ok=True)
+            return path
+    return None
 
 
 def _among(processes: int, overrides: list[str], multirun: bool) -> list[str]:
@@ -181,6 +178,7 @@ def _check_sweep(command: str, overrides: list[str]) -> None:
     from began_cli import settings
 
     swept: list[list[str]] = []
+    sweeper = next((w for w in reversed(overrides) if w.startswith("hydra/sweeper=")), "=basic")
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
             swept.append([f"{override.get_key_element()}={value}" for value in _values(override)])
@@ -189,7 +187,12 @@ def _check_sweep(command: str, overrides: list[str]) -> None:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         for i in range(max((len(values) for values in swept), default=0)):
             chosen = [values[min(i, len(values) - 1)] for values in swept]
-            settings.parse(command, compose(command, chosen))
+            cfg = settings.parse(command, compose(command, chosen))
+            if not sweeper.endswith("=basic") and command == "train" and not cfg.evaluate_every:
+                raise UserError(
+                    f"evaluate_every=0: {sweeper} needs a score to go by; set it, and "
+                    "evaluation.score"
+                )
 
 
 def _values(override: Any) -> list[str]:
@@ -211,6 +214,7 @@ def _hydra(command: str, task: Any) -> None:
 
 def _fail(who: str, message: str, code: int = 2) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
+        time.sleep(3)  # process 0 has most often met the same, and torchrun then ends this one
         who += f" (process {os.environ['RANK']})"
     print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -24,13 +24,14 @@ class Task:
         flags: list[str],
         multirun: bool,
         kept: set[Path],
-        notes: Path,
+        notes: Path | None,
         conf: Path,
     ) -> None:
-        """`kept` are the folders that were there before, `notes` a file for what went wrong."""
+        """`kept` are the folders that were there before, `notes` a file for what went wrong, where
+        other processes may run this."""
         self.command, self.flags, self.multirun, self.kept = command, flags, multirun, kept
         self.notes, self.conf = notes, conf
-        self.crashed = False
+        self.crashed, self._failures = False, list[str]()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from began_cli import settings
@@ -79,12 +80,6 @@ class Task:
         if self.multirun and cfg.resume is None and begun:
             cfg.resume = cfg.out  # the same sweep once more: it goes on, or is done
         parsed = settings.parse("train", cfg)
-        sweeper = str(hydra.runtime.choices.get("hydra/sweeper", ""))
-        if self.multirun and sweeper != "basic" and not parsed.evaluate_every:
-            raise UserError(
-                f"evaluate_every=0: hydra/sweeper={sweeper} needs a score to go by; set it, and "
-                "evaluation.score"
-            )
         words = list(hydra.overrides.task)
         typed = [key_of(word) for word in words]
         if parsed.devices > 1 and not parsed.dry_run and "WORLD_SIZE" not in os.environ:
@@ -96,13 +91,21 @@ class Task:
         return importlib.import_module("began_cli.commands.train").main(parsed, typed)
 
     def _note(self, failure: str) -> None:
+        failure = " ".join(failure.split())
+        self._failures.append(failure)
+        if self.notes is None:
+            return
         self.notes.parent.mkdir(parents=True, exist_ok=True)
         with self.notes.open("a", encoding="utf-8") as file:
-            print(" ".join(failure.split()), file=file)
+            print(failure, file=file)
 
     def failures(self) -> list[str]:
-        """What went wrong so far, a line each."""
-        return self.notes.read_text(encoding="utf-8").splitlines() if self.notes.exists() else []
+        """What went wrong, a line each; the file is not needed any more."""
+        if self.notes is None or not self.notes.exists():
+            return self._failures
+        noted = self.notes.read_text(encoding="utf-8").splitlines()
+        self.notes.unlink()
+        return noted
 
 
 def key_of(override: str) -> str:

@@ -140,7 +140,7 @@ def test_a_missing_engine_names_its_extra(began, monkeypatch, choice):
     store = ConfigStore.instance().repo["hydra"]
     group = choice.partition("=")[0]
     monkeypatch.setitem(store, group, {"basic.yaml": store[group]["basic.yaml"]})
-    code, _, err = began("train", "-m", f"hydra/{choice}", "seed=1,2")
+    code, _, err = began("train", "-m", f"hydra/{choice}", "seed=1,2", "evaluate_every=9")
     assert code == 2
     assert "pip install 'began[" in err
     assert err.count("\n") == 1

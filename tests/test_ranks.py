@@ -24,8 +24,9 @@ LOSSES = ["began", "began_relative", "began_unbalanced", "bgan_discrete"]
 LOSSES += ["ebgan", "ebgan_pt", "gan"]
 LINES = {name: [f"loss={name}", *SMALL, "batch_size=8"] for name in LOSSES}
 LINES["bgan"] = ["loss=bgan", "loss.log_z=true", *SMALL, "batch_size=16"]
-LINES["wgan"] = ["loss=wgan", *SMALL, "batch_size=8", "optimizer.lr=0.00005"]  # the paper's
-# ELU: the penalty's own gradient jumps where LeakyReLU has its kink, and a last bit decides there.
+# ELU and no normalisation, for the two whose steps can hang on a last bit: WGAN's weights are tiny,
+# RMSProp makes all gradients equal, and the penalty's own gradient jumps at LeakyReLU's kink.
+LINES["wgan"] = ["loss=wgan", "model=began", *SMALL, "batch_size=8", "optimizer.lr=0.00005"]
 LINES["wgan_gp"] = ["loss=wgan_gp", "model=began", *SMALL, "batch_size=8"]
 LINES["pack"] = ["loss=gan", "loss.pack=2", *SMALL, "batch_size=16"]
 LINES["separate"] = ["loss=began", "loss.separate_latents=true", *SMALL, "batch_size=8"]
@@ -47,7 +48,7 @@ def check_equal(folder: Path, names, processes: int, tolerance: float) -> None:
         for key in ("measures", "samples"):
             assert all(torch.equal(a[key], each[0][key]) for a in each), (name, key)
             gap = (one[key] - each[0][key]).abs().max()
-            assert gap <= tolerance * one[key].abs().max(), (name, key, gap)
+            assert gap <= tolerance * one[key].abs().max().clamp(min=1.0), (name, key, gap)
         if name != "bgan_discrete":  # whose values stand in another order
             assert torch.allclose(one["last"], each[0]["last"], rtol=1e-4, atol=tolerance), name
 

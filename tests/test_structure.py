@@ -34,7 +34,7 @@ ALLOWED = {
     "evaluation": BASE,
     "comparison": BASE,
     "commands": BASE | {"gan", "data", "run", "evaluation", "comparison"},
-    "cli": {"settings", "task", "wording", "__init__"},
+    "cli": {"settings", "errors", "task", "wording", "__init__"},
     "task": {"settings", "errors", "commands", "wording"},
     "wording": {"errors"},
     "__main__": {"cli"},

@@ -104,6 +104,8 @@ def measured(
         ),
         ("disk", f"about {size(disk)}, of which a checkpoint takes {size(checkpoint)}"),
     ]
+    if cfg.devices > 1:
+        rows.append(("devices", f"measured on one, with the whole batch; {cfg.devices} divide it"))
     if compiling is not None:
         rows.insert(3, ("compiling", f"{compiling:.0f} s"))
     if margin_steps:

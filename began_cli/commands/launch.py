@@ -15,6 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from began_cli.config import TrainConfig
 from began_cli.errors import UserError
 from began_cli.run import checkpoint, resume
+from began_cli.run.device import own_device
 from began_cli.run.signals import RESUME_ME
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1,SIGUSR2"  # are passed on; the processes save and leave
@@ -27,6 +28,7 @@ def main(cfg: TrainConfig, typed: list[str], line: list[str]) -> float | None:
     `typed` are the names of the settings that the user gave, `line` is what the processes are told.
     Raises SystemExit as they do, UserError if one was killed.
     """
+    own_device(cfg.device, cfg.devices, cfg.devices - 1)
     run = Path(resume.choose_run(copy.deepcopy(cfg), typed)[0].out)
     # A processor's cores are divided; a GPU's process needs few.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // cfg.devices)))

@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, MPS or the CPU, in this order; with several processes a GPU each, or the CPU
     for all. Raises UserError for one that is not there."""
     if ranks.size() > 1 and name != "cpu":
-        return _own_device(name)
+        return own_device(name, ranks.size(), ranks.local())
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", _worker() % torch.cuda.device_count())
@@ -41,20 +41,19 @@ def _worker() -> int:
     return int(match[1]) - 1 if match else 0
 
 
-def _own_device(name: str) -> torch.device:
-    """One process's device, where there are several."""
-    if name not in ("auto", "cuda"):
-        raise UserError(
-            f"device={name}: names one device; with devices={ranks.size()} use auto or cpu"
-        )
-    if name == "auto" and not torch.cuda.is_available():
+def own_device(name: str, devices: int, local: int) -> torch.device:
+    """The device of the process `local` of those on this machine. Raises UserError if there is
+    none."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise UserError(f"device={name}: names one device; with devices={devices} use auto or cpu")
     there = torch.cuda.device_count()
-    if ranks.local() >= there:
+    if local >= there:
         raise UserError(
-            f"devices={ranks.size()}: there are {there} CUDA devices here; use fewer, or device=cpu"
+            f"devices={devices}: there are {there} CUDA devices here; use fewer, or device=cpu"
         )
-    return torch.device("cuda", ranks.local())
+    return torch.device("cuda", local)
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
