@@ -1,0 +1,347 @@
+"""began's losses against common public ways to write them, at equal wall-clock.
+
+    python scripts/reproduce_baselines.py [--seconds 300] [--fid 100] [--seeds 0 1 …]
+        [--only NAME …] [--slice 20] [--json FILE] [dataset.root=FOLDER setting=value …]
+
+plain_began       three D passes a step; k_t is not clamped                      (loss=began)
+summed_began      the same with k_t clamped, but D minimises L_D + L_G           (loss=began)
+log_sigmoid_bgan  L_G = 1/2 E[(log D - log(1 - D))^2], D a sigmoid               (loss=bgan)
+mse_ebgan         E = mean squared error, the norm's margin, the batch's hinge   (loss=ebgan)
+
+Each has the networks, first weights, data, latents, optimizers and averaged generator of the loss
+in brackets, all at constant rates and in single precision. Every scheme trains for --slice seconds
+in turn, all in one process; after each turn, outside the time that counts, the averaged generator
+is scored. "s to FID" is thus right to a slice. A scheme ends early once a weight is not finite
+("NaN at step N": N has the first loss that is not); "collapsed": at the end the samples differ by
+less than a share watch.diversity of what the data do.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from benchmark import composed, use_plain_layers
+from torch import Tensor
+from torch.nn import functional as F
+
+from began_cli.commands.in_loop import Scorer
+from began_cli.commands.pictures import Pictures
+from began_cli.commands.ready import ready
+from began_cli.config import TrainConfig
+from began_cli.data import sources
+from began_cli.errors import UserError
+from began_cli.gan.update import Update
+from began_cli.run.device import pick_device, wait
+
+
+class Baseline:
+    """Three passes of D: on x, on G(z) detached and on G(z); then a step of both optimizers."""
+
+    def __init__(self, update: Update, loss: Any) -> None:
+        """Trains `update`'s networks with its optimizers; `loss` are the loss's settings."""
+        self.generator, self.discriminator = update.generator, update.discriminator
+        self.optimizer_g, self.optimizer_d = update.optimizer_g, update.optimizer_d
+        self.ema, self.ema_decay, self.steps = update.ema, update.ema_decay, 0
+        use_plain_layers(self.generator, self.discriminator)
+
+    def value(self, v: Tensor) -> Tensor:
+        """What the losses are made of, one number an image: an energy or a logit."""
+        raise NotImplementedError
+
+    def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def loss_g(self, fake: Tensor) -> Tensor:
+        return fake.mean()
+
+    def step(self, x: Tensor, z: Tensor) -> Tensor:
+        """One step of both networks; L_D + L_G."""
+        g = self.generator(z)
+        real, fake = self.value(x), self.value(g.detach())
+        loss_d, loss_g = self.loss_d(real, fake), self.loss_g(self.value(g))
+        self.optimizer_g.zero_grad()
+        self.optimizer_d.zero_grad()
+        self.backward(loss_d, loss_g)
+        self.optimizer_d.step()
+        self.optimizer_g.step()
+        self.average()
+        self.control(real.mean().item(), fake.mean().item())
+        self.steps += 1
+        return (loss_d + loss_g).detach()
+
+    def backward(self, loss_d: Tensor, loss_g: Tensor) -> None:
+        loss_g.backward()
+        self.optimizer_d.zero_grad()  # L_G is not D's to minimise
+        loss_d.backward()
+
+    def control(self, real: float, fake: float) -> None:
+        """The loss's own state after a step, from the mean values."""
+
+    def average(self) -> None:
+        """The moving average of the generator, as `began train` keeps it."""
+        decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps))
+        now = self.generator.state_dict()
+        for name, mean in self.ema.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(now[name], 1 - decay)
+
+
+class PlainBegan(Baseline):
+    """BEGAN with three D passes and a k_t that nothing holds in [0, 1]."""
+
+    def __init__(self, update: Update, loss: Any) -> None:
+        super().__init__(update, loss)
+        self.gamma, self.lambda_k, self.k_t = loss.gamma, loss.lambda_k, loss.k_0
+
+    def value(self, v: Tensor) -> Tensor:
+        return (v - self.discriminator(v).images).abs().mean((1, 2, 3))
+
+    def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return real.mean() - self.k_t * fake.mean()
+
+    def control(self, real: float, fake: float) -> None:
+        self.k_t += self.lambda_k * (self.gamma * real - fake)
+
+
+class SummedBegan(PlainBegan):
+    """BEGAN with one backward pass of L_D + L_G for both networks; k_t is clamped."""
+
+    def backward(self, loss_d: Tensor, loss_g: Tensor) -> None:
+        (loss_d + loss_g).backward()
+
+    def control(self, real: float, fake: float) -> None:
+        super().control(real, fake)
+        self.k_t = min(max(self.k_t, 0.0), 1.0)
+
+
+class LogSigmoidBgan(Baseline):
+    """BGAN on D's probabilities: cross-entropy for D, a difference of logarithms for G."""
+
+    def value(self, v: Tensor) -> Tensor:
+        return self.discriminator(v).sigmoid()
+
+    def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        # It refuses NaN, on a GPU by ending the process; what was NaN is so in L_G still.
+        real, fake = real.nan_to_num(), fake.nan_to_num()
+        on_real = F.binary_cross_entropy(real, torch.ones_like(real))
+        return on_real + F.binary_cross_entropy(fake, torch.zeros_like(fake))
+
+    def loss_g(self, fake: Tensor) -> Tensor:
+        return 0.5 * (fake.log() - (1 - fake).log()).square().mean()
+
+
+class MseEbgan(Baseline):
+    """EBGAN with the mean squared error as its energy and a hinge on the batch's mean."""
+
+    def __init__(self, update: Update, loss: Any) -> None:
+        super().__init__(update, loss)
+        self.margin = loss.margin
+
+    def value(self, v: Tensor) -> Tensor:
+        return (v - self.discriminator(v).images).square().mean((1, 2, 3))
+
+    def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return real.mean() + F.relu(self.margin - fake.mean())
+
+
+class Scheme(NamedTuple):
+    loss: str  # of conf/loss
+    baseline: Callable[[Update, Any], Baseline] | None = None  # None: began's own step
+
+
+SCHEMES = {
+    "began_relative": Scheme("began_relative"),
+    "began": Scheme("began"),
+    "plain_began": Scheme("began", PlainBegan),
+    "summed_began": Scheme("began", SummedBegan),
+    "bgan": Scheme("bgan"),
+    "log_sigmoid_bgan": Scheme("bgan", LogSigmoidBgan),
+    "ebgan": Scheme("ebgan"),
+    "ebgan_pt": Scheme("ebgan_pt"),
+    "mse_ebgan": Scheme("ebgan", MseEbgan),
+}
+
+
+class Point(NamedTuple):
+    """A score after so many seconds of training."""
+
+    seconds: float
+    steps: int
+    fid: float
+    diversity: float
+
+
+class Contender:
+    """One scheme in training: its streams, its clock and its scores."""
+
+    def __init__(self, name: str, cfg: TrainConfig, source: sources.Source) -> None:
+        self.name, self.cfg, self.device = name, cfg, pick_device(cfg.device)
+        torch.manual_seed(cfg.seed)
+        parts = ready(cfg, source, self.device)
+        self.update, self.batches, self.latents = parts
+        self.pictures = Pictures(self.update, source.images, cfg.model.latent_dim, self.device)
+        made = SCHEMES[name].baseline
+        if made and getattr(cfg.model, "residual", False):
+            raise UserError("model.residual=true: the baselines do not move the carry")
+        self.step = made(self.update, cfg.loss).step if made else self.own_step
+        self.steps, self.seconds = 0, 0.0
+        self.broken: int | None = None  # the step whose loss was the first not to be finite
+        self.curve: list[Point] = []
+
+    def own_step(self, x: Tensor, z: Tensor) -> Tensor:
+        scalars = self.update(lambda: x, lambda: z).scalars
+        return scalars["loss_d"] + scalars["loss_g"]
+
+    def train(self, seconds: float) -> None:
+        """Steps for that long, then a look at the weights."""
+        losses = []
+        wait(self.device)
+        start = time.perf_counter()
+        while not losses or time.perf_counter() - start < seconds:
+            losses.append(self.step(self.batches(), self.latents()))
+        wait(self.device)
+        self.seconds += time.perf_counter() - start
+        networks = (self.update.generator, self.update.discriminator)
+        weights = [weight for network in networks for weight in network.parameters()]
+        if not all(bool(weight.isfinite().all()) for weight in weights):
+            wrong = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
+            # No such loss: the last step's was finite, but not its gradient.
+            self.broken = self.steps + (wrong[0] + 1 if wrong else len(losses))
+        self.steps += len(losses)
+
+    def score(self, scorer: Scorer) -> None:
+        found = scorer(self.update.ema).value
+        self.curve.append(Point(self.seconds, self.steps, found, self.pictures.diversity()))
+
+    def over(self, seconds: float) -> bool:
+        return self.broken is not None or self.seconds >= seconds
+
+    def row(self, fid: float) -> dict[str, Any]:
+        """What the table and the file tell of it."""
+        last = self.curve[-1] if self.curve and self.broken is None else None
+        if self.broken is not None:
+            verdict = f"NaN at step {self.broken:,}"
+        elif last is not None and last.diversity < self.cfg.watch.diversity:
+            verdict = "collapsed"
+        else:
+            verdict = "ok"
+        return {
+            "scheme": self.name,
+            "seed": self.cfg.seed,
+            "steps": self.steps,
+            "images": self.steps * self.cfg.batch_size,
+            "seconds to FID": next((at.seconds for at in self.curve if at.fid <= fid), None),
+            "FID": last and finite(last.fid),
+            "diversity": last and finite(last.diversity),
+            "verdict": verdict,
+            "curve": [at._asdict() | {"fid": finite(at.fid)} for at in self.curve],
+        }
+
+
+def finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def compare(
+    names: list[str], words: list[str], seeds: list[int], seconds: float, turn: float
+) -> tuple[list[Contender], dict[str, Any]]:
+    """Trains the schemes in turns, one seed after the other; them, and what judged them."""
+    done: list[Contender] = []
+    scorer = source = None
+    for seed in seeds:
+        line = ["precision=fp32", *words, f"seed={seed}", "evaluation.score=fid"]
+        made = {name: composed([f"loss={SCHEMES[name].loss}", *line]) for name in names}
+        first = made[names[0]]
+        if scorer is None or source is None:
+            source = sources.load(first.dataset)
+            scorer = Scorer(first, source)
+        field = [Contender(name, cfg, source) for name, cfg in made.items()]
+        while running := [each for each in field if not each.over(seconds)]:
+            for each in running:
+                each.train(min(turn, seconds - each.seconds))
+                if each.broken is None:
+                    each.score(scorer)
+                tell(each)
+        done += field
+    assert scorer is not None
+    assert source is not None
+    judged = {
+        "extractor": scorer.judges.extractor.label,
+        "N": scorer.n,
+        "FID of real images": scorer.floor,
+        "data": source.origin,
+        "images": len(source.images),
+    }
+    return done, judged
+
+
+def tell(each: Contender) -> None:
+    """A line of progress."""
+    line = f"{each.name} (seed {each.cfg.seed}): {each.seconds:.0f} s, {each.steps:,} steps, "
+    if each.broken is not None:
+        line += f"NaN at step {each.broken:,}"
+    else:
+        line += f"FID {each.curve[-1].fid:.1f}, diversity {each.curve[-1].diversity:.2f}"
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(rows: list[dict[str, Any]], fid: float) -> str:
+    def shown(number: float | None, digits: int) -> str:
+        return "-" if number is None else f"{number:.{digits}f}"
+
+    reached = f"s to FID<={fid:g}"
+    cells = [["scheme", "seed", "steps", "images", reached, "FID", "diversity", "verdict"]]
+    for row in rows:
+        cells.append(
+            [
+                row["scheme"],
+                str(row["seed"]),
+                f"{row['steps']:,}",
+                f"{row['images']:,}",
+                shown(row["seconds to FID"], 0),
+                shown(row["FID"], 1),
+                shown(row["diversity"], 2),
+                row["verdict"],
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for name, *numbers, verdict in cells:
+        middle = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=False)]
+        lines.append("  ".join([name.ljust(widths[0]), *middle, verdict]))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=300, help="of training for each scheme")
+    parser.add_argument("--slice", type=float, default=20, help="seconds of one turn")
+    parser.add_argument("--fid", type=float, default=100, help="the FID to reach")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=SCHEMES, default=list(SCHEMES), metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="for every score of every scheme")
+    parser.add_argument("settings", nargs="*", help="as for `began train`, for all schemes")
+    args = parser.parse_intermixed_args()
+    done, judged = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
+    rows = [each.row(args.fid) for each in done]
+    print(
+        f"{judged['images']:,} images of {judged['data']}; FID by {judged['extractor']}, "
+        f"{judged['N']:,} samples, real against real {judged['FID of real images']:.1f}; "
+        f"{args.seconds:g} s a scheme on {done[0].device}"
+    )
+    print(table(rows, args.fid))
+    if args.json:
+        asked = {name: getattr(args, name) for name in ("seconds", "slice", "fid", "settings")}
+        args.json.write_text(json.dumps(asked | judged | {"schemes": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
