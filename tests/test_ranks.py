@@ -24,8 +24,10 @@ LOSSES = ["began", "began_relative", "began_unbalanced", "bgan_discrete"]
 LOSSES += ["ebgan", "ebgan_pt", "gan"]
 LINES = {name: [f"loss={name}", *SMALL, "batch_size=8"] for name in LOSSES}
 LINES["bgan"] = ["loss=bgan", "loss.log_z=true", *SMALL, "batch_size=16"]
-# ELU and no normalisation, for the two whose steps can hang on a last bit: WGAN's weights are tiny,
-# RMSProp makes all gradients equal, and the penalty's own gradient jumps at LeakyReLU's kink.
+# ELU and no normalisation, for those whose steps can hang on a last bit: WGAN's weights are tiny,
+# RMSProp makes all gradients equal, the penalty's own gradient jumps at LeakyReLU's kink, and that
+# of an absolute error at 0.
+LINES["began_relative"] += ["model=began"]
 LINES["wgan"] = ["loss=wgan", "model=began", *SMALL, "batch_size=8", "optimizer.lr=0.00005"]
 LINES["wgan_gp"] = ["loss=wgan_gp", "model=began", *SMALL, "batch_size=8"]
 LINES["pack"] = ["loss=gan", "loss.pack=2", *SMALL, "batch_size=16"]
