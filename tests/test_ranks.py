@@ -55,12 +55,28 @@ def check_equal(folder: Path, names, processes: int, tolerance: float) -> None:
             assert torch.allclose(one["last"], each[0]["last"], rtol=1e-4, atol=tolerance), name
 
 
-def test_two_processes_are_one(tmp_path):
+SHORT = {name: LINES[name] for name in ("began", "bgan", "ebgan_pt", "wgan_gp", "pack")}
+
+
+def _everything(folder):
+    ranked.trajectories(folder, SHORT, 4)
+    ranked.bytes_of_a_step(folder, ["loss=began", *SMALL, "batch_size=8"])
+    for work in (_overlap, _normalise, _streams, _agree, _devices):
+        work(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The folder in which two processes, started once, have left what the tests below look at."""
+    folder = tmp_path_factory.mktemp("pair")
+    ranked.in_processes(2, _everything, folder)
+    return folder
+
+
+def test_two_processes_are_one(pair):
     """Weights, k_t, M, log Z and samples to 1e-5, and the processes' states to the bit."""
-    lines = {name: LINES[name] for name in ("began", "bgan", "ebgan_pt", "wgan_gp", "pack")}
-    ranked.trajectories(tmp_path, lines, 4)
-    ranked.in_processes(2, ranked.trajectories, tmp_path, lines, 4)
-    check_equal(tmp_path, lines, 2, 1e-5)
+    ranked.trajectories(pair, SHORT, 4)
+    check_equal(pair, SHORT, 2, 1e-5)
 
 
 @pytest.mark.slow
@@ -71,10 +87,8 @@ def test_processes_are_one_over_100_steps_for_every_loss(tmp_path, processes):
     check_equal(tmp_path, LINES, processes, 1e-5)
 
 
-def test_a_step_sends_the_gradients_once_and_its_scalars(tmp_path):
-    line = ["loss=began", *SMALL, "batch_size=8"]
-    ranked.in_processes(2, ranked.bytes_of_a_step, tmp_path, line)
-    found = torch.load(tmp_path / "bytes.pt")
+def test_a_step_sends_the_gradients_once_and_its_scalars(pair):
+    found = torch.load(pair / "bytes.pt")
     g, d = (found["weights"][key] for key in ("generator", "discriminator"))
     parameters = sum(value.nbytes for value in (*g.values(), *d.values()))
     assert sum(found["sent"]["all_reduce"]) == parameters
@@ -87,12 +101,13 @@ def _overlap(folder):
     """Buckets go off during the last backward pass, in the same order everywhere."""
     from began_cli.gan import gradients
 
-    gradients.BUCKET = 4 * 100  # bytes: several buckets
+    whole, gradients.BUCKET = gradients.BUCKET, 4 * 100  # bytes: several buckets
     net = nn.Sequential(*[nn.Linear(10, 10) for _ in range(4)])
     with torch.no_grad():
         for i, weight in enumerate(net.parameters()):
             weight.fill_(0.1 * (i + 1))
     held = gradients.Gradients(list(net.parameters()))
+    gradients.BUCKET = whole
     x = torch.full((2, 10), 1.0 + ranks.rank())
     held.clear()
     net(x).sum().backward()
@@ -107,8 +122,7 @@ def _overlap(folder):
     assert all(not weight.grad.any() for weight in net.parameters())
 
 
-def test_gradients_are_sent_while_the_backward_pass_runs(tmp_path):
-    ranked.in_processes(2, _overlap, tmp_path)
+def test_gradients_are_sent_while_the_backward_pass_runs(pair):
     net = nn.Sequential(*[nn.Linear(10, 10) for _ in range(4)])
     with torch.no_grad():
         for i, weight in enumerate(net.parameters()):
@@ -117,7 +131,7 @@ def test_gradients_are_sent_while_the_backward_pass_runs(tmp_path):
         net(torch.full((2, 10), value)).sum().backward()
     wanted = torch.cat([weight.grad.flatten() for weight in net.parameters()])
     for i in range(2):
-        assert torch.allclose(torch.load(tmp_path / f"summed-{i}.pt"), wanted, rtol=1e-5)
+        assert torch.allclose(torch.load(pair / f"summed-{i}.pt"), wanted, rtol=1e-5)
 
 
 def _normalise(folder):
@@ -133,16 +147,15 @@ def _normalise(folder):
     )
 
 
-def test_batch_statistics_are_those_of_all_images(tmp_path):
+def test_batch_statistics_are_those_of_all_images(pair):
     """Against torch's own layer on the whole batch: values, gradients, running statistics."""
-    ranked.in_processes(2, _normalise, tmp_path)
     layer = nn.BatchNorm2d(3).double()
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     x = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     whole = (x * 3 + 5).requires_grad_()
     out = layer(whole)
     (out**3).sum().backward()
-    halves = [torch.load(tmp_path / f"norm-{i}.pt") for i in range(2)]
+    halves = [torch.load(pair / f"norm-{i}.pt") for i in range(2)]
     assert torch.allclose(torch.cat([half[0] for half in halves]), out)
     assert torch.allclose(torch.cat([half[1] for half in halves]), whole.grad)
     for half in halves:
@@ -158,11 +171,10 @@ def _streams(folder):
     torch.save(mine, folder / f"stream-{ranks.size()}-{ranks.rank()}.pt")
 
 
-def test_each_process_has_its_own_share_of_one_shuffle(tmp_path):
-    _streams(tmp_path)
-    ranked.in_processes(2, _streams, tmp_path)
-    whole = torch.load(tmp_path / "stream-1-0.pt")
-    halves = [torch.load(tmp_path / f"stream-2-{i}.pt") for i in range(2)]
+def test_each_process_has_its_own_share_of_one_shuffle(pair):
+    _streams(pair)
+    whole = torch.load(pair / "stream-1-0.pt")
+    halves = [torch.load(pair / f"stream-2-{i}.pt") for i in range(2)]
     seen = torch.cat([x[:, 0, 0, 0] for half in halves for x, _ in half])
     assert len(seen.unique()) == 40  # an epoch: every image, by one of them
     for step in range(5):
@@ -180,10 +192,9 @@ def _agree(folder):
     torch.save(told, folder / f"agree-{ranks.rank()}.pt")
 
 
-def test_all_get_the_same_answer_at_the_same_call(tmp_path):
-    ranked.in_processes(2, _agree, tmp_path)
+def test_all_get_the_same_answer_at_the_same_call(pair):
     for i in range(2):
-        assert torch.load(tmp_path / f"agree-{i}.pt") == [False, True, False, "from 0"]
+        assert torch.load(pair / f"agree-{i}.pt") == [False, True, False, "from 0"]
 
 
 def test_alone_there_is_one(monkeypatch):
@@ -205,9 +216,8 @@ def _devices(folder):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what there is without a GPU")
-def test_a_process_has_a_device_of_its_own(tmp_path):
-    ranked.in_processes(2, _devices, tmp_path)
-    told = torch.load(tmp_path / "device-1.pt")
+def test_a_process_has_a_device_of_its_own(pair):
+    told = torch.load(pair / "device-1.pt")
     assert told[:2] == ["cpu", "cpu"]
     assert told[2] == "devices=2: there are 0 CUDA devices here; use fewer, or device=cpu"
     assert "device=mps: names one device" in told[3]
