@@ -38,6 +38,7 @@ def test_gradients_of_the_fast_step_are_the_three_pass_references():
             assert (a.grad - b.grad).norm() <= 1e-5 * b.grad.norm()
 
 
+@pytest.mark.slow
 def test_200_steps_end_with_the_same_k_t_and_m():
     ours, theirs = schemes("loss.lambda_k=0.01", "optimizer.lr=1e-4")
     for _ in range(200):
@@ -49,6 +50,7 @@ def test_200_steps_end_with_the_same_k_t_and_m():
     assert measures["convergence"].item() == pytest.approx(theirs.m, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_work_is_0_61_of_three_passes_at_64_pixels():
     """By hand, in units of an n -> n convolution at 1 pixel: D 28,160, of which 5,376 are composed
     convolutions at 16/36; G 11,072, likewise; and the first layers' data gradients spared."""
