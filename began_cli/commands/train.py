@@ -42,6 +42,8 @@ def train(cfg: TrainConfig, typed: list[str], held: ExitStack) -> float | None:
     cfg.devices = ranks.size()
     run = Path(cfg.out)
     device = ranks.of_each(lambda: pick_device(cfg.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # whose random state is the one that is saved
     source = ranks.of_each(lambda: sources.load(cfg.dataset), first_alone=True)
     if isinstance(cfg.dataset, config.FileDatasetConfig):  # so that it can go on from elsewhere
         cfg.dataset.root = str(Path(cfg.dataset.root).expanduser().absolute())
