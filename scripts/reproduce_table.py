@@ -18,8 +18,6 @@ from typing import Any
 
 from benchmark import composed
 
-from began_cli import config
-
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
 SCORES = ("fid", "kid", "precision", "recall", "coverage", "modes")
 
@@ -55,8 +53,6 @@ def made(
     line += [f"steps={-(-args.images // (cfg.batch_size * critics))}", f"out={run}"]
     line += [f"log_every={max(1, 6400 // cfg.batch_size)}", "checkpoint_every=1000000"]
     line += [f"dataset.root={folder}" for folder in root]
-    if isinstance(cfg.schedule, config.LinearScheduleConfig):
-        line += ["schedule.end=${steps}"]
     if not list(run.glob("checkpoints/step-*.pt")):
         began("train", *line)
     if not (run / "evaluation.json").exists():

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
+from began_cli.gan.gradients import BUCKET
 
 CPU = torch.device("cpu")
 LINES = {
@@ -112,14 +113,14 @@ class _Started(TorchDispatchMode):
 def step_seconds(cost: Cost, machine: Machine, devices: int) -> tuple[float, float]:
     """(computing, waiting for gradients) of a step whose batch is divided over the devices.
 
-    Of an all-reduce all but the last bucket, 25 MB, runs beside the backward pass, as far as there
+    Of an all-reduce all but the last bucket runs beside the backward pass, as far as there
     is computing left to hide it. No step is shorter than its host needs to start the operators.
     """
     computing = max(cost.flops / devices / machine.flops, cost.operators * START)
     if devices == 1:
         return computing, 0.0
     sent = 2 * (devices - 1) / devices * cost.gradients / machine.bandwidth
-    last = sent * min(1.0, 25 * 2**20 / cost.gradients)
+    last = sent * min(1.0, BUCKET / cost.gradients)
     hidden = min(sent - last, computing / 2)
     return computing, sent - hidden + 2 * machine.latency
 
