@@ -2,6 +2,7 @@
 
     python scripts/reproduce_table.py [--images 256000] [--seeds 0 1 2] [--out table]
         [--losses bgan gan …] [--datasets mnist fashion_mnist] [--root FOLDER] [--show]
+        [setting=value …]
 
 Trains with the defaults of each loss until its discriminator has seen that many real images, scores
 the averaged generator on 10,000 of its images, and prints the means over the seeds with their
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="holds a folder for each data set, of its name")
     parser.add_argument("--out", type=Path, default=Path("table"))
     parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
-    args = parser.parse_args()
+    parser.add_argument("settings", nargs="*", help="as for `began train`, for all runs")
+    args = parser.parse_intermixed_args()
     for dataset in args.datasets:
         if not args.show:
             root = [] if args.root is None else [str((args.root / dataset).absolute())]
@@ -47,7 +49,7 @@ def made(
     run: Path, loss: str, dataset: str, seed: int, args: argparse.Namespace, root: list[str]
 ) -> None:
     """Trains and scores one run, as far as that has not been done."""
-    line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}"]
+    line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}", *args.settings]
     cfg = composed(line)
     critics = getattr(cfg.loss, "n_critic", 1)
     line += [f"steps={-(-args.images // (cfg.batch_size * critics))}", f"out={run}"]
