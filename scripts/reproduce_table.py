@@ -20,7 +20,7 @@ from typing import Any
 from benchmark import composed
 
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
-SCORES = ("fid", "kid", "precision", "recall", "coverage", "modes")
+SCORES = ("fid", "kid", "precision", "recall", "coverage", "modes", "modes_kl")
 
 
 def main() -> None:
@@ -75,8 +75,8 @@ def table(folder: Path, losses: list[str]) -> str:
     for loss in losses:
         runs = [read(run, floor) for run in sorted(folder.glob(f"{loss}-[0-9]*"))]
         runs = [run for run in runs if run]
-        cells = [spread([run[name] for run in runs]) for name in names] if runs else []
-        if cells:
+        cells = [spread([run[name] for run in runs if name in run]) for name in names]
+        if runs:
             rows.append(f"| {loss} | {len(runs)} | {' | '.join(cells)} |")
     real = [f"{floor[name]:.3g}" if name in floor else "" for name in names]
     return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
@@ -88,10 +88,12 @@ def read(run: Path, floor: dict[str, float]) -> dict[str, float]:
     if not path.exists():
         return {}
     entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["evaluations"][-1]
-    found = {name: entry["scores"][name]["value"] for name in SCORES}
-    floor |= {name: entry["scores"][name]["floor"] for name in SCORES}
-    found["rarest class, %"] = 100 * min(entry["classes"]) / sum(entry["classes"])
-    floor["rarest class, %"] = 100 * min(entry["real_classes"]) / sum(entry["real_classes"])
+    scores = {name: entry["scores"][name] for name in SCORES if name in entry["scores"]}
+    found = {name: score["value"] for name, score in scores.items()}
+    floor |= {name: score["floor"] for name, score in scores.items()}
+    if "classes" in entry:
+        found["rarest class, %"] = 100 * min(entry["classes"]) / sum(entry["classes"])
+        floor["rarest class, %"] = 100 * min(entry["real_classes"]) / sum(entry["real_classes"])
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     speeds = [log["train/images_per_second"] for log in logs]
     found["images/s"] = statistics.median(speeds)
