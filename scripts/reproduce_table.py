@@ -1,12 +1,14 @@
-"""Every loss on every data set, a few seeds each, over the same number of images: one table.
+"""Every loss on every data set, a few seeds each: one table.
 
-    python scripts/reproduce_table.py [--images 256000] [--seeds 0 1 2] [--out table]
+    python scripts/reproduce_table.py [--images 512000] [--seeds 0 1 2] [--out table]
         [--losses bgan gan …] [--datasets mnist fashion_mnist] [--root FOLDER] [--show]
         [setting=value …]
 
-Trains with the defaults of each loss until its discriminator has seen that many real images, scores
-the averaged generator on 10,000 of its images, and prints the means over the seeds with their
-standard deviations. The runs stay in --out: what is done is not done again, and --show only prints.
+Trains with the defaults of each loss for its own number of steps, or with --images until its
+discriminator has seen that many real images; scores the averaged generator on 10,000 of its images
+(26,000 of stacked_mnist) and prints the means over the seeds with their standard deviations. The
+runs stay in --out: what is done is not done again, a run that is shorter goes on, and --show only
+prints.
 """
 
 import argparse
@@ -27,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=256_000)
+    parser.add_argument("--images", type=int, help="real images; else each loss's own steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--losses", nargs="+", default=LOSSES)
     parser.add_argument("--datasets", nargs="+", default=["mnist", "fashion_mnist"])
@@ -42,23 +44,40 @@ def main() -> None:
             for seed in args.seeds:  # all losses of one seed first: a broken-off table is fair
                 for loss in args.losses:
                     made(args.out / dataset / f"{loss}-{seed}", loss, dataset, seed, args, root)
-        print(table(args.out / dataset, args.losses), flush=True)
+        print(table(args.out / dataset, args.losses, args.images, args.settings), flush=True)
+
+
+def length(loss: str, dataset: str, images: int | None, settings: list[str]) -> int:
+    """Steps of a run."""
+    cfg = composed([f"loss={loss}", f"dataset={dataset}", *settings])
+    critics = getattr(cfg.loss, "n_critic", 1)
+    return cfg.steps if images is None else -(-images // (cfg.batch_size * critics))
 
 
 def made(
     run: Path, loss: str, dataset: str, seed: int, args: argparse.Namespace, root: list[str]
 ) -> None:
     """Trains and scores one run, as far as that has not been done."""
-    line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}", *args.settings]
-    cfg = composed(line)
-    critics = getattr(cfg.loss, "n_critic", 1)
-    line += [f"steps={-(-args.images // (cfg.batch_size * critics))}", f"out={run}"]
-    line += [f"log_every={max(1, 6400 // cfg.batch_size)}", "checkpoint_every=1000000"]
-    line += [f"dataset.root={folder}" for folder in root]
-    if not list(run.glob("checkpoints/step-*.pt")):
-        began("train", *line)
-    if not (run / "evaluation.json").exists():
-        began("evaluate", f"ckpt={run}", *[f"root={folder}" for folder in root])
+    steps = length(loss, dataset, args.images, args.settings)
+    if evaluation(run, steps):
+        return
+    places = [f"dataset.root={folder}" for folder in root]
+    there = sorted(run.glob("checkpoints/step-*.pt"))
+    if not there:
+        line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}", *args.settings]
+        line += ["log_every=100", "checkpoint_every=1000000"]
+        began("train", *line, f"steps={steps}", f"out={run}", *places)
+    elif steps > int(there[-1].stem.removeprefix("step-")):
+        began("train", f"resume={run}", f"steps={steps}")
+    ckpt = run / "checkpoints" / f"step-{steps:08}.pt"
+    began("evaluate", f"ckpt={ckpt}", *[f"root={folder}" for folder in root])
+
+
+def evaluation(run: Path, step: int) -> dict[str, Any]:
+    """The newest scores of that checkpoint; {} if there are none."""
+    path = run / "evaluation.json"
+    entries = json.loads(path.read_text(encoding="utf-8"))["evaluations"] if path.exists() else []
+    return next((entry for entry in reversed(entries) if entry["step"] == step), {})
 
 
 def began(*line: str) -> None:
@@ -67,14 +86,15 @@ def began(*line: str) -> None:
         raise SystemExit(f"began {' '.join(line)}: exit code {done.returncode}")
 
 
-def table(folder: Path, losses: list[str]) -> str:
+def table(folder: Path, losses: list[str], images: int | None, settings: list[str]) -> str:
     """Markdown: a row a loss, mean ± standard deviation over its seeds."""
-    names = [*SCORES, "rarest class, %", "images/s", "minutes"]
+    names = ["steps", *SCORES, "rarest class, %", "images/s", "minutes"]
     rows = [f"| {folder.name} | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     floor: dict[str, float] = {}
     for loss in losses:
-        runs = [read(run, floor) for run in sorted(folder.glob(f"{loss}-[0-9]*"))]
-        runs = [run for run in runs if run]
+        steps = length(loss, folder.name, images, settings)
+        found = [read(run, steps, floor) for run in sorted(folder.glob(f"{loss}-[0-9]*"))]
+        runs = [scores for scores in found if scores]
         cells = [spread([run[name] for run in runs if name in run]) for name in names]
         if runs:
             rows.append(f"| {loss} | {len(runs)} | {' | '.join(cells)} |")
@@ -82,19 +102,19 @@ def table(folder: Path, losses: list[str]) -> str:
     return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
 
 
-def read(run: Path, floor: dict[str, float]) -> dict[str, float]:
-    """The scores of a run, its speed and its minutes; {} if it has none."""
-    path = run / "evaluation.json"
-    if not path.exists():
+def read(run: Path, step: int, floor: dict[str, float]) -> dict[str, float]:
+    """The scores of a run at that step, its speed and its minutes until then; {} if it has none."""
+    entry = evaluation(run, step)
+    if not entry:
         return {}
-    entry: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["evaluations"][-1]
     scores = {name: entry["scores"][name] for name in SCORES if name in entry["scores"]}
-    found = {name: score["value"] for name, score in scores.items()}
+    found = {"steps": float(step)} | {name: score["value"] for name, score in scores.items()}
     floor |= {name: score["floor"] for name, score in scores.items()}
     if "classes" in entry:
         found["rarest class, %"] = 100 * min(entry["classes"]) / sum(entry["classes"])
         floor["rarest class, %"] = 100 * min(entry["real_classes"]) / sum(entry["real_classes"])
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    logs = [log for log in logs if log["step"] <= step]
     speeds = [log["train/images_per_second"] for log in logs]
     found["images/s"] = statistics.median(speeds)
     counts = [0, *(log["images"] for log in logs)]
@@ -104,8 +124,8 @@ def read(run: Path, floor: dict[str, float]) -> dict[str, float]:
 
 
 def spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:,.3g}" if values else "-"
+    if len(set(values)) < 2:
+        return f"{values[0]:,.4g}" if values else "-"
     return f"{statistics.mean(values):,.3g} ± {statistics.stdev(values):.2g}"
 
 

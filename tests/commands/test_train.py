@@ -138,7 +138,7 @@ def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss, model):
 def test_resuming_as_another_run_is_refused_field_by_field(began, tiny_run):
     code, _, err = began("train", f"resume={tiny_run}", "optimizer.lr_g=0.5", "seed=9", "steps=6")
     assert code == 2
-    assert "optimizer.lr_g was 0.0002, not 0.5" in err
+    assert "optimizer.lr_g was 0.002, not 0.5" in err
     assert "seed was 0, not 9" in err
     assert "steps" not in err
     code, _, err = began("train", f"resume={tiny_run}", "loss=began")
