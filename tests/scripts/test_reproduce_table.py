@@ -1,4 +1,4 @@
-"""The table of results: which scores it takes, and when it trains, goes on or leaves a run alone."""
+"""The table of results: which scores it takes, and when a run is trained, goes on or is left."""
 
 import argparse
 import json
