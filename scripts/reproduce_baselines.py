@@ -27,9 +27,12 @@ from typing import Any, NamedTuple
 
 import torch
 from benchmark import composed, use_plain_layers
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch.nn import functional as F
 
+from began_cli.cli import CONF
 from began_cli.commands.in_loop import Scorer
 from began_cli.commands.pictures import Pictures
 from began_cli.commands.ready import ready
@@ -38,6 +41,7 @@ from began_cli.data import sources
 from began_cli.errors import UserError
 from began_cli.gan.update import Update
 from began_cli.run.device import pick_device, wait
+from began_cli.wording import worded
 
 
 class Baseline:
@@ -166,6 +170,20 @@ SCHEMES = {
     "ebgan_pt": Scheme("ebgan_pt"),
     "mse_ebgan": Scheme("ebgan", MseEbgan),
 }
+
+
+# What the comparison itself decides, or what the plain schemes do not have.
+FIXED = (
+    "loss",
+    "seed",
+    "steps",
+    "schedule",
+    "precision",
+    "evaluation.score",
+    "accumulate",
+    "compile",
+)
+FIXED += ("loss.log_z", "loss.energy", "loss.margin", "loss.pack", "loss.separate_latents")
 
 
 class Point(NamedTuple):
@@ -322,15 +340,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=300, help="of training for each scheme")
-    parser.add_argument("--slice", type=float, default=20, help="seconds of one turn")
+    parser.add_argument("--seconds", type=seconds, default=300, help="of training for each scheme")
+    parser.add_argument("--slice", type=seconds, default=20, help="seconds of one turn")
     parser.add_argument("--fid", type=float, default=100, help="the FID to reach")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=SCHEMES, default=list(SCHEMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for every score of every scheme")
     parser.add_argument("settings", nargs="*", help="as for `began train`, for all schemes")
     args = parser.parse_intermixed_args()
-    done, judged = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
+    for word in args.settings:
+        if word.partition("=")[0] in FIXED:
+            parser.error(f"{word}: not to be set here: it would not be the same for all schemes")
+    if args.json and not args.json.absolute().parent.is_dir():
+        parser.error(f"--json: {args.json.parent} is no folder")
+    try:
+        done, judged = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
+    except Exception as error:  # as began itself says it
+        if not isinstance(error, UserError | HydraException | OmegaConfBaseException):
+            raise
+        parser.error(worded(error, CONF))
+    report(args, done, judged)
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+def report(args: argparse.Namespace, done: list["Contender"], judged: dict[str, Any]) -> None:
+    """The table, and the file."""
     rows = [each.row(args.fid) for each in done]
     print(
         f"{judged['images']:,} images of {judged['data']}; FID by {judged['extractor']}, "

@@ -2,13 +2,13 @@
 
     python scripts/reproduce_table.py [--images 512000] [--seeds 0 1 2] [--out table]
         [--losses bgan gan …] [--datasets mnist fashion_mnist] [--root FOLDER] [--show]
-        [setting=value …]
+        [--set setting=value …]
 
 Trains with the defaults of each loss for its own number of steps, or with --images until its
 discriminator has seen that many real images; scores the averaged generator on 10,000 of its images
 (26,000 of stacked_mnist) and prints the means over the seeds with their standard deviations. The
-runs stay in --out: what is done is not done again, a run that is shorter goes on, and --show only
-prints.
+runs stay in --out: what is done is not done again, a run that is shorter goes on (so ask for fewer
+images first), and --show only prints.
 """
 
 import argparse
@@ -20,8 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import composed
+from omegaconf import OmegaConf
+
+from began_cli.cli import CONF
+from began_cli.config import LOSSES as KINDS
+from began_cli.wording import worded
 
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
+FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "cifar10": "cifar10"}
+FOLDERS["stacked_mnist"] = "mnist"  # it is made of MNIST
+FALLS_BACK = ("mnist", "stacked_mnist")  # on what comes with began
 SCORES = ("fid", "kid", "precision", "recall", "coverage", "modes", "modes_kl")
 
 
@@ -29,45 +37,99 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, help="real images; else each loss's own steps")
+    choices = sorted({*LOSSES, *KINDS})
+    parser.add_argument("--images", type=count, help="real images; else each loss's own steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--losses", nargs="+", default=LOSSES)
-    parser.add_argument("--datasets", nargs="+", default=["mnist", "fashion_mnist"])
-    parser.add_argument("--root", type=Path, help="holds a folder for each data set, of its name")
+    parser.add_argument("--losses", nargs="+", choices=choices, default=LOSSES, metavar="LOSS")
+    parser.add_argument(
+        "--datasets", nargs="+", choices=FOLDERS, default=["mnist", "fashion_mnist"]
+    )
+    parser.add_argument("--root", type=Path, help="holds the folders mnist, fashion_mnist, cifar10")
     parser.add_argument("--out", type=Path, default=Path("table"))
     parser.add_argument("--show", action="store_true", help="print what is there, train nothing")
-    parser.add_argument("settings", nargs="*", help="as for `began train`, for all runs")
-    args = parser.parse_intermixed_args()
-    for dataset in args.datasets:
-        if not args.show:
-            root = [] if args.root is None else [str((args.root / dataset).absolute())]
-            for seed in args.seeds:  # all losses of one seed first: a broken-off table is fair
-                for loss in args.losses:
-                    made(args.out / dataset / f"{loss}-{seed}", loss, dataset, seed, args, root)
-        print(table(args.out / dataset, args.losses, args.images, args.settings), flush=True)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of `began train`, for all")
+    args = parser.parse_args()
+    for word in args.set:
+        if word.partition("=")[0] in ("loss", "dataset", "seed", "out", "dataset.root"):
+            parser.error(f"--set {word}: --losses, --datasets, --seeds, --out and --root say that")
+    try:
+        for dataset in args.datasets:
+            print(table(dataset, args), flush=True)
+    except Exception as error:  # as began itself says it
+        raise refused(worded(error, CONF)) from error
 
 
-def length(loss: str, dataset: str, images: int | None, settings: list[str]) -> int:
-    """Steps of a run."""
-    cfg = composed([f"loss={loss}", f"dataset={dataset}", *settings])
+def count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def refused(what: str) -> SystemExit:
+    print(what, file=sys.stderr)
+    return SystemExit(2)
+
+
+def table(dataset: str, args: argparse.Namespace) -> str:
+    """Markdown: a row a loss, mean ± standard deviation over its seeds."""
+    names = ["steps", *SCORES, "rarest class, %", "images/s", "minutes"]
+    rows = [f"| {dataset} | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    floor: dict[str, float] = {}
+    steps = {loss: length(loss, dataset, args) for loss in args.losses}
+    for seed in args.seeds:  # all losses of one seed first: a broken-off table is fair
+        for loss in args.losses:
+            if not args.show:
+                made(args.out / dataset / f"{loss}-{seed}", loss, steps[loss], args)
+    for loss in args.losses:
+        folders = [args.out / dataset / f"{loss}-{seed}" for seed in args.seeds]
+        runs = [scores for run in folders if (scores := read(run, steps[loss], floor))]
+        cells = [spread([run[name] for run in runs if name in run]) for name in names]
+        if runs:
+            rows.append(f"| {loss} | {len(runs)} | {' | '.join(cells)} |")
+    if not floor:
+        raise refused(f"--show: {args.out / dataset} holds no scores of these runs at that length")
+    real = [f"{floor[name]:.3g}" if name in floor else "" for name in names]
+    return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
+
+
+def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
+    """Steps of a run; refuses settings that its loss does not have, and runs made with others."""
+    cfg = composed([f"loss={loss}", f"dataset={dataset}", *args.set])
     critics = getattr(cfg.loss, "n_critic", 1)
-    return cfg.steps if images is None else -(-images // (cfg.batch_size * critics))
+    steps = cfg.steps if args.images is None else -(-args.images // (cfg.batch_size * critics))
+    wanted = OmegaConf.structured(cfg)
+    for run in [args.out / dataset / f"{loss}-{seed}" for seed in args.seeds]:
+        saved = OmegaConf.load(run / "config.yaml") if (run / "config.yaml").exists() else wanted
+        for key in (word.partition("=")[0] for word in args.set):
+            was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
+            if key != "steps" and was != now:
+                raise refused(f"--set {key}: {run} has {was}, not {now}; give another --out")
+        if not args.show and not evaluation(run, steps) and newest(run) > steps:
+            raise refused(
+                f"--images: {run} is at step {newest(run):,} already, and was not scored at "
+                f"{steps:,}; give another --out"
+            )
+    return steps
 
 
-def made(
-    run: Path, loss: str, dataset: str, seed: int, args: argparse.Namespace, root: list[str]
-) -> None:
+def newest(run: Path) -> int:
+    """The step of a run's last checkpoint, 0 if it has none."""
+    return max((int(path.stem[5:]) for path in run.glob("checkpoints/step-*.pt")), default=0)
+
+
+def made(run: Path, loss: str, steps: int, args: argparse.Namespace) -> None:
     """Trains and scores one run, as far as that has not been done."""
-    steps = length(loss, dataset, args.images, args.settings)
     if evaluation(run, steps):
         return
-    places = [f"dataset.root={folder}" for folder in root]
-    there = sorted(run.glob("checkpoints/step-*.pt"))
-    if not there:
-        line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}", *args.settings]
-        line += ["log_every=100", "checkpoint_every=1000000"]
-        began("train", *line, f"steps={steps}", f"out={run}", *places)
-    elif steps > int(there[-1].stem.removeprefix("step-")):
+    dataset, seed = run.parent.name, run.name.rpartition("-")[2]
+    root = [] if args.root is None else [str((args.root / FOLDERS[dataset]).absolute())]
+    if newest(run) == 0:
+        line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}", "log_every=100", *args.set]
+        line += [f"dataset.root={folder}" for folder in root]
+        if root and dataset in FALLS_BACK:
+            line += ["dataset.fallback=false"]
+        began("train", *line, f"steps={steps}", f"out={run}")
+    elif newest(run) < steps:
         began("train", f"resume={run}", f"steps={steps}")
     ckpt = run / "checkpoints" / f"step-{steps:08}.pt"
     began("evaluate", f"ckpt={ckpt}", *[f"root={folder}" for folder in root])
@@ -81,25 +143,16 @@ def evaluation(run: Path, step: int) -> dict[str, Any]:
 
 
 def began(*line: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "began_cli", *line], stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise SystemExit(f"began {' '.join(line)}: exit code {done.returncode}")
-
-
-def table(folder: Path, losses: list[str], images: int | None, settings: list[str]) -> str:
-    """Markdown: a row a loss, mean ± standard deviation over its seeds."""
-    names = ["steps", *SCORES, "rarest class, %", "images/s", "minutes"]
-    rows = [f"| {folder.name} | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
-    floor: dict[str, float] = {}
-    for loss in losses:
-        steps = length(loss, folder.name, images, settings)
-        found = [read(run, steps, floor) for run in sorted(folder.glob(f"{loss}-[0-9]*"))]
-        runs = [scores for scores in found if scores]
-        cells = [spread([run[name] for run in runs if name in run]) for name in names]
-        if runs:
-            rows.append(f"| {loss} | {len(runs)} | {' | '.join(cells)} |")
-    real = [f"{floor[name]:.3g}" if name in floor else "" for name in names]
-    return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
+    """One command, which says itself what is wrong; a Ctrl-C is its own to save on, then ours."""
+    command = [sys.executable, "-m", "began_cli", *line]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                print("waiting until the run is saved; the same line goes on", file=sys.stderr)
+    if process.returncode:
+        raise SystemExit(process.returncode)
 
 
 def read(run: Path, step: int, floor: dict[str, float]) -> dict[str, float]:
@@ -116,16 +169,16 @@ def read(run: Path, step: int, floor: dict[str, float]) -> dict[str, float]:
     logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logs = [log for log in logs if log["step"] <= step]
     speeds = [log["train/images_per_second"] for log in logs]
-    found["images/s"] = statistics.median(speeds)
     counts = [0, *(log["images"] for log in logs)]
     seconds = [(b - a) / s for a, b, s in zip(counts, counts[1:], speeds, strict=False)]
-    found["minutes"] = sum(seconds) / 60
+    if logs:
+        found |= {"images/s": statistics.median(speeds), "minutes": sum(seconds) / 60}
     return found
 
 
 def spread(values: list[float]) -> str:
     if len(set(values)) < 2:
-        return f"{values[0]:,.4g}" if values else "-"
+        return f"{values[0]:,.5g}" if values else "-"
     return f"{statistics.mean(values):,.3g} ± {statistics.stdev(values):.2g}"
 
 

@@ -7,6 +7,12 @@ import pytest
 import reproduce_table
 
 
+def asked(out, **others):
+    """What the command line gives, for 120 steps of 64 images."""
+    given = {"out": out, "images": 64 * 120, "seeds": [0, 1, 2], "set": [], "show": False}
+    return argparse.Namespace(**given | {"losses": ["gan"], "root": None} | others)
+
+
 def write(run, steps, fids):
     run.mkdir(parents=True)
     entries = [
@@ -30,7 +36,7 @@ def test_mean_and_deviation_at_the_step_that_was_asked_for(tmp_path):
     write(tmp_path / "mnist" / "gan-0", [120, 180], [4.0, 1.0])
     write(tmp_path / "mnist" / "gan-1", [120], [6.0])
     write(tmp_path / "mnist" / "gan-2", [180], [9.0])  # not scored at 120
-    text = reproduce_table.table(tmp_path / "mnist", ["gan", "bgan"], 64 * 120, [])
+    text = reproduce_table.table("mnist", asked(tmp_path, losses=["gan", "bgan"], show=True))
     head, _, row, real = [[cell.strip() for cell in x.split("|")[1:-1]] for x in text.splitlines()]
     got = dict(zip(head, row, strict=True))
     assert got["seeds"] == "2"
@@ -53,7 +59,7 @@ def test_mean_and_deviation_at_the_step_that_was_asked_for(tmp_path):
     ],
 )
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, there, scored, lines):
-    run = tmp_path / "gan-0"
+    run = tmp_path / "mnist" / "gan-0"
     if scored:
         write(run, scored, [1.0] * len(scored))
     for step in there:
@@ -61,16 +67,42 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, there, scored, li
         (run / "checkpoints" / f"step-{step:08}.pt").touch()
     said = []
     monkeypatch.setattr(reproduce_table, "began", lambda *line: said.append(" ".join(line)))
-    args = argparse.Namespace(images=64 * 120, settings=["precision=bf16"])
-    reproduce_table.made(run, "gan", "mnist", 0, args, [])
+    reproduce_table.made(run, "gan", 120, asked(tmp_path))
     assert [line.startswith(start) for line, start in zip(said, lines, strict=True)] == [
         True
     ] * len(lines)
     assert all("steps=120" in line for line in said if line.startswith("train"))
 
 
-def test_steps_count_every_batch_of_the_critic():
-    length = reproduce_table.length
-    assert length("gan", "mnist", 512_000, []) == 8000
-    assert length("wgan", "mnist", 512_000, []) == 1600  # 5 batches of 64 a step
-    assert length("gan", "mnist", None, ["steps=7"]) == 7
+def test_steps_count_every_batch_of_the_critic(tmp_path):
+    args = asked(tmp_path, images=512_000)
+    assert reproduce_table.length("gan", "mnist", args) == 8000
+    assert reproduce_table.length("wgan", "mnist", args) == 1600  # 5 batches of 64 a step
+    args = asked(tmp_path, images=None, set=["steps=7"])
+    assert reproduce_table.length("gan", "mnist", args) == 7
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--set", "batch_size=8"], "has 64, not 8; give another --out"),
+        (["--images", "64"], "is at step 5 already, and was not scored at 1"),
+        (["--show", "--images", "64"], "holds no scores of these runs"),
+        (["--set", "loss=gan"], "--losses"),
+        (["--set", "nosuch=1"], "nosuch"),
+        (["--losses", "nope"], "nope"),
+        (["--images", "0"], "--images"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_training(tmp_path, monkeypatch, capsys, line, said):
+    run = tmp_path / "mnist" / "gan-0"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000005.pt").touch()
+    (run / "config.yaml").write_text("batch_size: 64\n")
+    monkeypatch.setattr(reproduce_table, "began", lambda *line: pytest.fail("it trained"))
+    words = ["x", "--losses", "gan", "--datasets", "mnist", "--seeds", "0", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words + line)
+    with pytest.raises(SystemExit) as ended:
+        reproduce_table.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
