@@ -54,6 +54,10 @@ def worded(error: BaseException, conf: Path) -> str:
         if match:
             return f"{cause.full_key}={match[1]}: wants {kinds.get(match[2], match[2])}"
         return f"{cause.full_key}: {first}"
+    inside = r"In '(\w+)/(\w+)': ConfigKeyError[^']*'\w+' not in[^:]*full_key: ((\w+)\.\S+)"
+    if match := re.search(inside, str(error)):  # one group's entry is made for another's
+        who = f"{match[1]}={match[2]} sets {match[3]}, which this {match[4]} does not have"
+        return f"{who}: leave {match[4]}=… out"
     match = re.search(r"Could not override '(.*)'", first)
     if match and "defaults list" in str(error):
         groups = [path.name for path in conf.iterdir() if path.is_dir()]

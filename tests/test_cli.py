@@ -60,6 +60,8 @@ BAD = {
     "train dataset.fallback=false": "cannot be downloaded",
     "train dataset=fashion_mnist": "cannot be downloaded",
     "train dataset=cifar10": "cannot be downloaded",
+    "train recipe=faces64 model=mlp": "recipe=faces64 sets model.skips, which this",
+    "train recipe=cifar10 dataset=ring": "recipe=cifar10 sets dataset.flip, which this",
     "train resume=nowhere": "resume=nowhere: no such file",
     "train steps": "cannot read 'steps'",
     "train --frob": "unrecognized arguments: --frob",
