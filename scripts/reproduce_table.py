@@ -178,8 +178,12 @@ def read(run: Path, step: int, floor: dict[str, float]) -> dict[str, float]:
 
 def spread(values: list[float]) -> str:
     if len(set(values)) < 2:
-        return f"{values[0]:,.5g}" if values else "-"
-    return f"{statistics.mean(values):,.3g} ± {statistics.stdev(values):.2g}"
+        return shown(values[0]) if values else "-"
+    return f"{shown(statistics.mean(values))} ± {shown(statistics.stdev(values), 2)}"
+
+
+def shown(value: float, digits: int = 3) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 if __name__ == "__main__":
