@@ -120,7 +120,8 @@ def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss, model):
         for i, slots in whole[name]["state"].items():
             for key, value in slots.items():
                 assert torch.equal(parts[name]["state"][i][key], value)
-        first_rate = settings("train", *common).optimizer.lr
+        rates = settings("train", *common).optimizer
+        first_rate = rates.lr_g if name == "optimizer_g" else rates.lr_d
         assert whole[name]["param_groups"] == parts[name]["param_groups"]
         assert whole[name]["param_groups"][0]["lr"] < first_rate
     assert torch.equal(whole["latents"]["generator"], parts["latents"]["generator"])
