@@ -41,6 +41,7 @@ from began_cli.commands import train
 from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
+from began_cli.data.batches import Batches
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
@@ -325,9 +326,11 @@ def data(rounds: int, overrides: list[str]) -> Result:
 
             first.append(timed(fresh, cpu) / len(folders))
             batches = batches_of(cfg, sources.load(dataset), cpu)
-            again = lambda batches=batches: [  # noqa: E731
-                batches().sum() for _ in range(10 * len(folders) // cfg.batch_size)
-            ]
+
+            def again(batches: Batches = batches) -> None:
+                for _ in range(10 * len(folders) // cfg.batch_size):
+                    batches().sum()
+
             later.append(timed(again, cpu) / len(folders) / 10)
     return {
         "ImageFolder, 2 workers, images/s": round(1 / statistics.median(theirs)),

@@ -173,17 +173,9 @@ SCHEMES = {
 
 
 # What the comparison itself decides, or what the plain schemes do not have.
-FIXED = (
-    "loss",
-    "seed",
-    "steps",
-    "schedule",
-    "precision",
-    "evaluation.score",
-    "accumulate",
-    "compile",
-)
+FIXED = ("loss", "seed", "steps", "schedule", "precision", "accumulate", "compile")
 FIXED += ("loss.log_z", "loss.energy", "loss.margin", "loss.pack", "loss.separate_latents")
+FIXED += ("evaluation.score",)
 
 
 class Point(NamedTuple):
@@ -355,9 +347,7 @@ def main() -> None:
         parser.error(f"--json: {args.json.parent} is no folder")
     try:
         done, judged = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
-    except Exception as error:  # as began itself says it
-        if not isinstance(error, UserError | HydraException | OmegaConfBaseException):
-            raise
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         parser.error(worded(error, CONF))
     report(args, done, judged)
 

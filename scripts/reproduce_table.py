@@ -24,6 +24,8 @@ from omegaconf import OmegaConf
 
 from began_cli.cli import CONF
 from began_cli.config import LOSSES as KINDS
+from began_cli.errors import UserError
+from began_cli.run import checkpoint
 from began_cli.wording import worded
 
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
@@ -56,18 +58,14 @@ def main() -> None:
         for dataset in args.datasets:
             print(table(dataset, args), flush=True)
     except Exception as error:  # as began itself says it
-        raise refused(worded(error, CONF)) from error
+        print(worded(error, CONF), file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def count(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
-
-
-def refused(what: str) -> SystemExit:
-    print(what, file=sys.stderr)
-    return SystemExit(2)
 
 
 def table(dataset: str, args: argparse.Namespace) -> str:
@@ -87,7 +85,9 @@ def table(dataset: str, args: argparse.Namespace) -> str:
         if runs:
             rows.append(f"| {loss} | {len(runs)} | {' | '.join(cells)} |")
     if not floor:
-        raise refused(f"--show: {args.out / dataset} holds no scores of these runs at that length")
+        raise UserError(
+            f"--show: {args.out / dataset} holds no scores of these runs at that length"
+        )
     real = [f"{floor[name]:.3g}" if name in floor else "" for name in names]
     return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
 
@@ -103,9 +103,9 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
         for key in (word.partition("=")[0] for word in args.set):
             was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
             if key != "steps" and was != now:
-                raise refused(f"--set {key}: {run} has {was}, not {now}; give another --out")
+                raise UserError(f"--set {key}: {run} has {was}, not {now}; give another --out")
         if not args.show and not evaluation(run, steps) and newest(run) > steps:
-            raise refused(
+            raise UserError(
                 f"--images: {run} is at step {newest(run):,} already, and was not scored at "
                 f"{steps:,}; give another --out"
             )
@@ -114,7 +114,7 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
 
 def newest(run: Path) -> int:
     """The step of a run's last checkpoint, 0 if it has none."""
-    return max((int(path.stem[5:]) for path in run.glob("checkpoints/step-*.pt")), default=0)
+    return max(map(checkpoint.step_of, checkpoint.all_of(run)), default=0)
 
 
 def made(run: Path, loss: str, steps: int, args: argparse.Namespace) -> None:
@@ -131,7 +131,7 @@ def made(run: Path, loss: str, steps: int, args: argparse.Namespace) -> None:
         began("train", *line, f"steps={steps}", f"out={run}")
     elif newest(run) < steps:
         began("train", f"resume={run}", f"steps={steps}")
-    ckpt = run / "checkpoints" / f"step-{steps:08}.pt"
+    ckpt = checkpoint.path_for(run, steps)
     began("evaluate", f"ckpt={ckpt}", *[f"root={folder}" for folder in root])
 
 

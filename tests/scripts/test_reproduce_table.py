@@ -68,9 +68,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, there, scored, li
     said = []
     monkeypatch.setattr(reproduce_table, "began", lambda *line: said.append(" ".join(line)))
     reproduce_table.made(run, "gan", 120, asked(tmp_path))
-    assert [line.startswith(start) for line, start in zip(said, lines, strict=True)] == [
-        True
-    ] * len(lines)
+    assert all(line.startswith(start) for line, start in zip(said, lines, strict=True))
     assert all("steps=120" in line for line in said if line.startswith("train"))
 
 
