@@ -26,6 +26,7 @@ from began_cli.cli import CONF
 from began_cli.config import LOSSES as KINDS
 from began_cli.errors import UserError
 from began_cli.run import checkpoint
+from began_cli.run.resume import auto_margin
 from began_cli.wording import worded
 
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
@@ -102,7 +103,8 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
         saved = OmegaConf.load(run / "config.yaml") if (run / "config.yaml").exists() else wanted
         for key in (word.partition("=")[0] for word in args.set):
             was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
-            if key != "steps" and was != now:
+            # A margin that was to be found stands there as the number it became.
+            if key not in {"steps"} | auto_margin(cfg) and was != now:
                 raise UserError(f"--set {key}: {run} has {was}, not {now}; give another --out")
         if not args.show and not evaluation(run, steps) and newest(run) > steps:
             raise UserError(

@@ -6,6 +6,8 @@ import json
 import pytest
 import reproduce_table
 
+from began_cli.errors import UserError
+
 
 def asked(out, **others):
     """What the command line gives, for 120 steps of 64 images."""
@@ -78,6 +80,16 @@ def test_steps_count_every_batch_of_the_critic(tmp_path):
     assert reproduce_table.length("wgan", "mnist", args) == 1600  # 5 batches of 64 a step
     args = asked(tmp_path, images=None, set=["steps=7"])
     assert reproduce_table.length("gan", "mnist", args) == 7
+
+
+def test_a_margin_that_was_found_is_the_one_asked_for(tmp_path):
+    run = tmp_path / "mnist" / "ebgan-0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("loss: {margin: 3.7}\n")
+    args = asked(tmp_path, losses=["ebgan"], set=["loss.margin=auto"])
+    assert reproduce_table.length("ebgan", "mnist", args) == 120
+    with pytest.raises(UserError, match=r"has 3\.7, not 5"):
+        reproduce_table.length("ebgan", "mnist", asked(tmp_path, set=["loss.margin=5"]))
 
 
 @pytest.mark.parametrize(
