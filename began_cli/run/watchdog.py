@@ -70,8 +70,9 @@ class Watchdog:
         advice = f"the samples' spread is {share:.0%} of the data's: the generator has collapsed; "
         if isinstance(self.c.loss, config.BeganLossConfig):
             advice += f"raise loss.gamma={self.c.loss.gamma:g}"
-            if self.c.loss.energy != "relative":
-                advice += ", or use loss=began_relative"
+            relative, grey = self.c.loss.energy == "relative", self.c.dataset.channels == 1
+            if relative != grey:  # docs/relative-energy.md
+                advice += f", or use loss={'began_relative' if grey else 'began'}"
         elif isinstance(self.c.loss, config.EbganLossConfig):
             advice += "use loss=ebgan_pt with a larger loss.pt_weight, or loss.margin=auto"
         else:

@@ -13,7 +13,7 @@ from began_cli.run.monitor import Monitor
 from began_cli.run.watchdog import Watchdog, finite
 
 FROZEN = ("loss=gan", "model=began", "optimizer.lr_g=1e-12", "model.init=normal")
-CALM = {"loss_d": 0.5, "diversity": 0.9, "k_t": 0.3, "convergence": 1.0}
+CALM = {"loss_d": 0.5, "diversity": 0.9, "k_t": 0.3}
 
 
 def speaks(watchdog, *, times=1, weights_finite=True, **values):
@@ -23,24 +23,35 @@ def speaks(watchdog, *, times=1, weights_finite=True, **values):
 
 def test_rules_speak_once_after_their_patience():
     dog = Watchdog(settings("train", "loss=gan", "watch.patience=3", "watch.diversity=0.25"))
-    low = {"diversity": 0.1, "convergence": math.pi}
-    del CALM["convergence"]
-    try:
-        low.pop("convergence")
-        assert speaks(dog, times=5, **low) == [[], [], ["collapse"], [], []]
-        assert speaks(dog) == [[]]
-        assert speaks(dog, times=3, **low)[-1] == ["collapse"]  # it passed, and came again
-        assert speaks(dog, times=3, loss_d=1.386) == [[], [], ["blind"]]
-        assert speaks(dog, loss_g=math.nan) == [["not finite"]]
-        assert speaks(dog, weights_finite=False) == [[]]  # still the same trouble
-    finally:
-        CALM["convergence"] = 1.0
+    low = {"diversity": 0.1}
+    assert speaks(dog, times=5, **low) == [[], [], ["collapse"], [], []]
+    assert speaks(dog) == [[]]
+    assert speaks(dog, times=3, **low)[-1] == ["collapse"]  # it passed, and came again
+    assert speaks(dog, times=3, loss_d=1.386) == [[], [], ["blind"]]
+    assert speaks(dog, loss_g=math.nan) == [["not finite"]]
+    assert speaks(dog, weights_finite=False) == [[]]  # still the same trouble
 
 
 def test_a_floor_that_was_chosen_may_be_rested_on():
     dog = Watchdog(settings("train", "loss=began_relative", "watch.patience=2"))
     said = [dog.look(CALM | {"k_t": 0.35, "convergence": 1.0 + i}, True) for i in range(5)]
     assert said == [[]] * 5
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("loss=began dataset.channels=1", "raise loss.gamma=0.5, or use loss=began_relative"),
+        ("loss=began dataset.channels=3", "raise loss.gamma=0.5"),
+        ("loss=began_relative dataset.channels=1", "raise loss.gamma=2"),
+        ("loss=began_relative dataset.channels=3", "raise loss.gamma=2, or use loss=began"),
+    ],
+)
+def test_relative_energy_is_advised_on_grey_images_alone(line, advice):
+    dog = Watchdog(settings("train", *line.split(), "watch.patience=1"))
+    alarms = dog.look(CALM | {"k_t": 0.1, "diversity": 0.1}, True)
+    [said] = [alarm.advice for alarm in alarms if alarm.rule == "collapse"]
+    assert said.endswith(f"collapsed; {advice}")
 
 
 def test_finite_sees_one_bad_weight():
