@@ -21,13 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -42,10 +45,12 @@ from began_cli.commands.ready import batches_of, ready
 from began_cli.config import TrainConfig
 from began_cli.data import sources
 from began_cli.data.batches import Batches
+from began_cli.errors import UserError
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
 from began_cli.run.device import pick_device, wait
+from began_cli.wording import worded
 
 Result = dict[str, Any]
 
@@ -65,6 +70,21 @@ def main() -> None:
     else:
         for name, value in result.items():
             print(f"{name:48} {value}")
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Says what a user can put right in one line, as began does, and ends with 2."""
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        print(worded(error, CONF), file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def setting(word: str) -> str:
+    """The name in `name=value`, `+name=value`, `~name` and the like."""
+    return word.partition("=")[0].lstrip("+~")
 
 
 def composed(overrides: list[str]) -> TrainConfig:
@@ -417,4 +437,5 @@ BENCHMARKS: dict[str, Callable[[int, list[str]], Result]] = {
 }
 
 if __name__ == "__main__":
-    main()
+    with plainly():
+        main()

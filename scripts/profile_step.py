@@ -9,7 +9,7 @@ chrome://tracing. The settings are those of `began train`; the images are random
 import argparse
 from pathlib import Path
 
-from benchmark import composed, noise
+from benchmark import composed, noise, plainly
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from began_cli.commands.ready import ready
@@ -47,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly():
+        main()

@@ -1,7 +1,7 @@
 """began's losses against common public ways to write them, at equal wall-clock.
 
     python scripts/reproduce_baselines.py [--seconds 300] [--fid 100] [--seeds 0 1 …]
-        [--only NAME …] [--slice 20] [--json FILE] [dataset.root=FOLDER setting=value …]
+        [--slice 20] [--json FILE] [--only NAME …] [-- dataset.root=FOLDER setting=value …]
 
 plain_began       three D passes a step; k_t is not clamped                      (loss=began)
 summed_began      the same with k_t clamped, but D minimises L_D + L_G           (loss=began)
@@ -26,13 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from benchmark import composed, use_plain_layers
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from benchmark import composed, plainly, setting, use_plain_layers
 from torch import Tensor
 from torch.nn import functional as F
 
-from began_cli.cli import CONF
 from began_cli.commands.in_loop import Scorer
 from began_cli.commands.pictures import Pictures
 from began_cli.commands.ready import ready
@@ -41,7 +38,6 @@ from began_cli.data import sources
 from began_cli.errors import UserError
 from began_cli.gan.update import Update
 from began_cli.run.device import pick_device, wait
-from began_cli.wording import worded
 
 
 class Baseline:
@@ -332,27 +328,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=seconds, default=300, help="of training for each scheme")
-    parser.add_argument("--slice", type=seconds, default=20, help="seconds of one turn")
-    parser.add_argument("--fid", type=float, default=100, help="the FID to reach")
+    parser.add_argument("--seconds", type=above_0, default=300, help="of training for each scheme")
+    parser.add_argument("--slice", type=above_0, default=20, help="seconds of one turn")
+    parser.add_argument("--fid", type=above_0, default=100, help="the FID to reach")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=SCHEMES, default=list(SCHEMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for every score of every scheme")
     parser.add_argument("settings", nargs="*", help="as for `began train`, for all schemes")
     args = parser.parse_intermixed_args()
     for word in args.settings:
-        if word.partition("=")[0] in FIXED:
+        if setting(word) in FIXED:
             parser.error(f"{word}: not to be set here: it would not be the same for all schemes")
-    if args.json and not args.json.absolute().parent.is_dir():
-        parser.error(f"--json: {args.json.parent} is no folder")
-    try:
+    if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
+        parser.error(f"--json {args.json}: must name a file in a folder that is there")
+    with plainly():
         done, judged = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        parser.error(worded(error, CONF))
-    report(args, done, judged)
+        report(args, done, judged)
 
 
-def seconds(text: str) -> float:
+def above_0(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
         raise ValueError

@@ -11,6 +11,7 @@ import argparse
 import time
 
 import torch
+from benchmark import plainly
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
@@ -84,4 +85,5 @@ def timed(generator: nn.Module, dim: int) -> tuple[float, float, int]:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly():
+        main()

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from benchmark import composed
+from benchmark import composed, plainly
 
 from began_cli import images
 from began_cli.commands.pictures import sample
@@ -27,7 +27,7 @@ LOSSES = ("gan", "bgan", "wgan_gp", "wgan", "ebgan", "ebgan_pt", "began")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=3)
-    parser.add_argument("--losses", nargs="+", default=LOSSES)
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, metavar="LOSS")
     parser.add_argument("--out", type=Path, default=Path("ring"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", nargs="*", default=[], help="as for `began train`")
@@ -75,4 +75,5 @@ def modes(points: torch.Tensor, n: int, radius: float, spread: float) -> tuple[i
 
 
 if __name__ == "__main__":
-    main()
+    with plainly():
+        main()

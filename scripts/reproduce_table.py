@@ -19,15 +19,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import composed
-from omegaconf import OmegaConf
+from benchmark import composed, plainly, setting
+from omegaconf import DictConfig, OmegaConf
 
-from began_cli.cli import CONF
+from began_cli import settings
 from began_cli.config import LOSSES as KINDS
 from began_cli.errors import UserError
 from began_cli.run import checkpoint
 from began_cli.run.resume import auto_margin
-from began_cli.wording import worded
 
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
 FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "cifar10": "cifar10"}
@@ -42,7 +41,7 @@ def main() -> None:
     )
     choices = sorted({*LOSSES, *KINDS})
     parser.add_argument("--images", type=count, help="real images; else each loss's own steps")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2])
     parser.add_argument("--losses", nargs="+", choices=choices, default=LOSSES, metavar="LOSS")
     parser.add_argument(
         "--datasets", nargs="+", choices=FOLDERS, default=["mnist", "fashion_mnist"]
@@ -53,18 +52,25 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="settings of `began train`, for all")
     args = parser.parse_args()
     for word in args.set:
-        if word.partition("=")[0] in ("loss", "dataset", "seed", "out", "dataset.root"):
+        if setting(word) in ("loss", "dataset", "seed", "out", "dataset.root"):
             parser.error(f"--set {word}: --losses, --datasets, --seeds, --out and --root say that")
-    try:
+        if setting(word) == "steps" and args.images:
+            parser.error(f"--set {word}: --images {args.images} says that")
+    for name in ("losses", "datasets", "seeds"):
+        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+    with plainly():
         for dataset in args.datasets:
             print(table(dataset, args), flush=True)
-    except Exception as error:  # as began itself says it
-        print(worded(error, CONF), file=sys.stderr)
-        raise SystemExit(2) from error
 
 
 def count(text: str) -> int:
     if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def seed(text: str) -> int:
+    if int(text) < 0:
         raise ValueError
     return int(text)
 
@@ -98,10 +104,10 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
     cfg = composed([f"loss={loss}", f"dataset={dataset}", *args.set])
     critics = getattr(cfg.loss, "n_critic", 1)
     steps = cfg.steps if args.images is None else -(-args.images // (cfg.batch_size * critics))
-    wanted = OmegaConf.structured(cfg)
+    wanted = OmegaConf.create(settings.plain(cfg))
     for run in [args.out / dataset / f"{loss}-{seed}" for seed in args.seeds]:
-        saved = OmegaConf.load(run / "config.yaml") if (run / "config.yaml").exists() else wanted
-        for key in (word.partition("=")[0] for word in args.set):
+        saved = saved_settings(run) or wanted
+        for key in map(setting, args.set):
             was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
             # A margin that was to be found stands there as the number it became.
             if key not in {"steps"} | auto_margin(cfg) and was != now:
@@ -112,6 +118,15 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
                 f"{steps:,}; give another --out"
             )
     return steps
+
+
+def saved_settings(run: Path) -> DictConfig | None:
+    """Those of a run that was begun."""
+    path = run / "config.yaml"
+    try:
+        return OmegaConf.create(settings.read_yaml(path)) if path.exists() else None
+    except ValueError as error:
+        raise UserError(f"{path}: not what `began train` writes; give another --out") from error
 
 
 def newest(run: Path) -> int:
@@ -140,8 +155,13 @@ def made(run: Path, loss: str, steps: int, args: argparse.Namespace) -> None:
 def evaluation(run: Path, step: int) -> dict[str, Any]:
     """The newest scores of that checkpoint; {} if there are none."""
     path = run / "evaluation.json"
-    entries = json.loads(path.read_text(encoding="utf-8"))["evaluations"] if path.exists() else []
-    return next((entry for entry in reversed(entries) if entry["step"] == step), {})
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+        return next((entry for entry in reversed(entries) if entry["step"] == step), {})
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path}: not what `began evaluate` writes; remove it") from error
 
 
 def began(*line: str) -> None:

@@ -240,3 +240,16 @@ def test_the_line_prints_a_table_and_writes_every_score(monkeypatch, tmp_path, c
     for scheme in written["schemes"]:
         assert scheme["curve"][-1]["seconds"] >= 0.02
         assert scheme["curve"][-1]["steps"] == scheme["steps"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["--fid", "nan"], ["--json", "."], ["--", "+loss=gan"], ["--", "nosuch=1"], ["--only", "x"]],
+)
+def test_what_cannot_be_is_refused_before_any_training(monkeypatch, capsys, line):
+    monkeypatch.setattr(baselines.Contender, "train", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(sys, "argv", ["x", *line])
+    with pytest.raises(SystemExit) as ended:
+        baselines.main()
+    assert ended.value.code == 2
+    assert line[-1].lstrip("+").partition("=")[0] in capsys.readouterr().err

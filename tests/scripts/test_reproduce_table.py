@@ -92,6 +92,24 @@ def test_a_margin_that_was_found_is_the_one_asked_for(tmp_path):
         reproduce_table.length("ebgan", "mnist", asked(tmp_path, set=["loss.margin=5"]))
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "config.yaml"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
+    run = tmp_path / "mnist" / "gan-0"
+    run.mkdir(parents=True)
+    (run / name).write_text("{")
+    with pytest.raises(UserError, match=name):
+        reproduce_table.length("gan", "mnist", asked(tmp_path))
+
+
+def test_what_is_named_twice_counts_once(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "mnist" / "gan-0", [1], [4.0])
+    words = ["x", "--losses", "gan", "gan", "--datasets", "mnist", "--seeds", "0", "0", "--show"]
+    monkeypatch.setattr("sys.argv", [*words, "--images", "64", "--out", str(tmp_path)])
+    reproduce_table.main()
+    said = capsys.readouterr().out
+    assert said.count("| gan | 1 |") == said.count("| gan |") == 1
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -99,6 +117,9 @@ def test_a_margin_that_was_found_is_the_one_asked_for(tmp_path):
         (["--images", "64"], "is at step 5 already, and was not scored at 1"),
         (["--show", "--images", "64"], "holds no scores of these runs"),
         (["--set", "loss=gan"], "--losses"),
+        (["--set", "+loss=gan"], "--losses"),
+        (["--set", "steps=5", "--images", "64"], "--images 64 says that"),
+        (["--seeds", "-1"], "--seeds"),
         (["--set", "nosuch=1"], "nosuch"),
         (["--losses", "nope"], "nope"),
         (["--images", "0"], "--images"),
