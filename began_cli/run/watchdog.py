@@ -74,7 +74,9 @@ class Watchdog:
             if relative != grey:  # docs/relative-energy.md
                 advice += f", or use loss={'began_relative' if grey else 'began'}"
         elif isinstance(self.c.loss, config.EbganLossConfig):
-            advice += "use loss=ebgan_pt with a larger loss.pt_weight, or loss.margin=auto"
+            pulls = isinstance(self.c.loss, config.EbganPtLossConfig)
+            advice += "raise loss.pt_weight" if pulls else "use loss=ebgan_pt"
+            advice += ", or loss.margin=auto"
         else:
             advice += f"lower optimizer.lr_g={self.c.optimizer.lr_g:g}, or raise batch_size"
         return "collapse", share < self.c.watch.diversity, self.patience, advice, True
