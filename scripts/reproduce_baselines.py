@@ -349,7 +349,7 @@ def main() -> None:
 def above_0(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text}: wants a number above 0")
     return number
 
 

@@ -16,6 +16,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     choices = sorted({*LOSSES, *KINDS})
-    parser.add_argument("--images", type=count, help="real images; else each loss's own steps")
-    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--images", type=at_least(1), help="real images; else each loss's own steps"
+    )
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
     parser.add_argument("--losses", nargs="+", choices=choices, default=LOSSES, metavar="LOSS")
     parser.add_argument(
         "--datasets", nargs="+", choices=FOLDERS, default=["mnist", "fashion_mnist"]
@@ -63,16 +66,19 @@ def main() -> None:
             print(table(dataset, args), flush=True)
 
 
-def count(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    """Reads a whole number that is no less."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: wants a whole number, at least {least}")
+        return int(text)
+
+    return number
 
 
-def seed(text: str) -> int:
-    if int(text) < 0:
-        raise ValueError
-    return int(text)
+def folder(loss: str, seed: int, dataset: str, args: argparse.Namespace) -> Path:
+    return args.out / dataset / f"{loss}-{seed}"
 
 
 def table(dataset: str, args: argparse.Namespace) -> str:
@@ -84,9 +90,9 @@ def table(dataset: str, args: argparse.Namespace) -> str:
     for seed in args.seeds:  # all losses of one seed first: a broken-off table is fair
         for loss in args.losses:
             if not args.show:
-                made(args.out / dataset / f"{loss}-{seed}", loss, steps[loss], args)
+                made(folder(loss, seed, dataset, args), loss, steps[loss], args)
     for loss in args.losses:
-        folders = [args.out / dataset / f"{loss}-{seed}" for seed in args.seeds]
+        folders = [folder(loss, seed, dataset, args) for seed in args.seeds]
         runs = [scores for run in folders if (scores := read(run, steps[loss], floor))]
         cells = [spread([run[name] for run in runs if name in run]) for name in names]
         if runs:
@@ -105,7 +111,7 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
     critics = getattr(cfg.loss, "n_critic", 1)
     steps = cfg.steps if args.images is None else -(-args.images // (cfg.batch_size * critics))
     wanted = OmegaConf.create(settings.plain(cfg))
-    for run in [args.out / dataset / f"{loss}-{seed}" for seed in args.seeds]:
+    for run in [folder(loss, seed, dataset, args) for seed in args.seeds]:
         saved = saved_settings(run) or wanted
         for key in map(setting, args.set):
             was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
