@@ -158,16 +158,28 @@ def made(run: Path, loss: str, steps: int, args: argparse.Namespace) -> None:
     began("evaluate", f"ckpt={ckpt}", *[f"root={folder}" for folder in root])
 
 
-def evaluation(run: Path, step: int) -> dict[str, Any]:
-    """The newest scores of that checkpoint; {} if there are none."""
+def evaluation(run: Path, step: int | None = None) -> dict[str, Any]:
+    """The newest scores of that checkpoint, by default of the last one scored; {} if none."""
     path = run / "evaluation.json"
     if not path.exists():
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+        step = max(entry["step"] for entry in entries) if step is None else step
         return next((entry for entry in reversed(entries) if entry["step"] == step), {})
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path}: not what `began evaluate` writes; remove it") from error
+
+
+def logs_of(run: Path) -> list[dict[str, Any]]:
+    """What the run logged."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path}: not what `began train` writes") from error
 
 
 def began(*line: str) -> None:
@@ -194,8 +206,7 @@ def read(run: Path, step: int, floor: dict[str, float]) -> dict[str, float]:
     if "classes" in entry:
         found["rarest class, %"] = 100 * min(entry["classes"]) / sum(entry["classes"])
         floor["rarest class, %"] = 100 * min(entry["real_classes"]) / sum(entry["real_classes"])
-    logs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    logs = [log for log in logs if log["step"] <= step]
+    logs = [log for log in logs_of(run) if log["step"] <= step]
     speeds = [log["train/images_per_second"] for log in logs]
     counts = [0, *(log["images"] for log in logs)]
     seconds = [(b - a) / s for a, b, s in zip(counts, counts[1:], speeds, strict=False)]

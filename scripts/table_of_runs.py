@@ -1,0 +1,103 @@
+"""Runs that were trained and scored, as a table in Markdown.
+
+    python scripts/table_of_runs.py RUN|FOLDER … --columns COLUMN …
+
+A row for each run, or each run below a folder, in order of the columns that are settings; at last
+what real images score. A COLUMN is
+
+    a setting      seed, loss.gamma, optimizer.lr_g …
+    a score        fid, kid, precision, recall, coverage, modes … of the newest evaluation
+    a measure      k_t, diversity, loss_real, images_per_second … of the last log
+    step, images   how far the run came: steps, and real images that D has seen
+    ratio          L(G(z)) / L(x) of the last log
+    rarest, rare   share of the rarest class in %; how many classes have less than 1 %
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmark import plainly
+from omegaconf import DictConfig, OmegaConf
+from reproduce_table import evaluation, logs_of, saved_settings, shown
+
+from began_cli.commands.compare import found
+from began_cli.errors import UserError
+
+
+class Run(NamedTuple):
+    """What a run's files say: its settings, its numbers by column, what real images score."""
+
+    settings: DictConfig
+    numbers: dict[str, float]
+    floors: dict[str, float]
+
+    def setting(self, name: str) -> Any:
+        return OmegaConf.select(self.settings, name)
+
+    def value(self, name: str) -> Any:
+        """What stands in a column; None if the run does not have it."""
+        number = self.numbers.get(name)
+        return self.setting(name) if number is None else number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN|FOLDER")
+    parser.add_argument("--columns", nargs="+", required=True, metavar="COLUMN")
+    args = parser.parse_args()
+    with plainly():
+        print(table([read(run) for given in args.runs for run in found(given)], args.columns))
+
+
+def table(runs: list[Run], names: list[str]) -> str:
+    """The table; refuses a column that no run has."""
+    for name in names:
+        if all(run.value(name) is None for run in runs):
+            raise UserError(f"--columns {name}: none of the runs has it")
+    settings = [name for name in names if any(run.setting(name) is not None for run in runs)]
+    runs = sorted(runs, key=lambda run: [ranked(run.setting(name)) for name in settings])
+    rows = [names, ["---"] * len(names)]
+    rows += [[cell(run.value(name)) for name in names] for run in runs]
+    floors = next((run.floors for run in runs if run.floors), {})
+    if any(name in floors for name in names):
+        real = [cell(floors[name]) if name in floors else "" for name in names]
+        rows.append([real[0] or "real images", *real[1:]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def read(folder: Path) -> Run:
+    run = Run(saved_settings(folder) or OmegaConf.create(), {}, {})
+    logs = logs_of(folder)
+    for name, number in (logs[-1] if logs else {}).items():
+        run.numbers[name.removeprefix("train/")] = number
+    if run.numbers.get("loss_real") and run.numbers.get("loss_fake"):
+        run.numbers["ratio"] = run.numbers["loss_fake"] / run.numbers["loss_real"]
+    entry = evaluation(folder)
+    for name, score in entry.get("scores", {}).items():
+        run.numbers[name], run.floors[name] = score["value"], score["floor"]
+    for key, numbers in (("classes", run.numbers), ("real_classes", run.floors)):
+        if key in entry:
+            shares = [100 * count / sum(entry[key]) for count in entry[key]]
+            numbers |= {"rarest": min(shares), "rare": sum(share < 1 for share in shares)}
+    return run
+
+
+def ranked(setting: Any) -> tuple[int, float, str]:
+    """Numbers by size, then words."""
+    is_number = isinstance(setting, int | float)
+    return (0, setting, "") if is_number else (1, 0.0, str(setting))
+
+
+def cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return shown(value) if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

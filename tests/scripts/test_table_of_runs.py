@@ -1,0 +1,64 @@
+"""The table of any runs: what stands in its columns, its order, and what it refuses."""
+
+import json
+
+import pytest
+import table_of_runs
+
+ENTRY = {"classes": [0, 10, 90], "real_classes": [20, 20, 60]}
+
+
+def write(run, gamma, fid, real, fake):
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(f"loss: {{gamma: {gamma}, energy: l1}}\nseed: 0\n")
+    log = {"step": 100, "images": 6400, "train/loss_real": real, "train/loss_fake": fake}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in ({}, log)))
+    scored = [
+        {"step": step, "scores": {"fid": {"value": fid * 60 / step, "floor": 0.5}}, **ENTRY}
+        for step in (60, 30)
+    ]
+    (run / "evaluation.json").write_text(json.dumps({"evaluations": scored}))
+
+
+def called(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["x", *map(str, words)])
+    table_of_runs.main()
+
+
+def test_columns_and_order(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    write(tmp_path / "b", 0.5, 600.0, 0.2, 0.1)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "config.yaml").write_text("loss: {gamma: 10}\n")  # begun, no more
+    columns = ["loss.gamma", "ratio", "fid", "rarest", "rare", "images", "loss.energy"]
+    called(monkeypatch, tmp_path, "--columns", *columns)
+    assert capsys.readouterr().out.splitlines() == [
+        "| loss.gamma | ratio | fid | rarest | rare | images | loss.energy |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 0.5 | 0.5 | 600 | 0 | 1 | 6,400 | l1 |",
+        "| 2 | 1.5 | 40 | 0 | 1 | 6,400 | l1 |",
+        "| 10 | - | - | - | - | - | - |",
+        "| real images |  | 0.5 | 20 | 0 |  |  |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "column", "said"),
+    [("", "nosuch", "--columns nosuch"), ("nowhere", "fid", "nowhere: no such folder")],
+)
+def test_bad_line_is_refused(tmp_path, monkeypatch, capsys, runs, column, said):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    with pytest.raises(SystemExit) as ended:
+        called(monkeypatch, tmp_path / runs, "--columns", column)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "config.yaml"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, name):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    (tmp_path / "a" / name).write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        called(monkeypatch, tmp_path, "--columns", "fid")
+    assert ended.value.code == 2
+    assert name in capsys.readouterr().err
