@@ -33,7 +33,7 @@ def write(run, values, said=""):
 def test_what_is_done_is_drawn_and_the_watchdogs_words_are_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce_curves, "began", lambda *line: pytest.fail("it trained"))
     said = "2026-01-31 12:00:01 watchdog: step 500: all is lost\n"
-    for i, values in enumerate(([1.0, 0.5], [1.0, 1.0, None], [1.0, 2.0])):
+    for i, values in enumerate(([1.0, 0.5], [1.0, 1.2, None], [1.0, 2.0])):
         write(tmp_path / f"gan-{i}", values, said if i == 1 else "")
     monkeypatch.setattr("sys.argv", ["x", "--only", "gan", "--out", str(tmp_path)])
     reproduce_curves.main()
