@@ -42,20 +42,20 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
         ("loss_d", "loss_g", "diversity"),
         {
             "healthy": ["loss=gan"],
-            "D wins (lr_d=5e-3, lr_g=2e-5)": [
-                *("loss=gan", "optimizer.lr_d=5e-3", "optimizer.lr_g=2e-5")
+            "D wins (lr_d=2e-3, lr_g=1e-4)": [
+                *("loss=gan", "optimizer.lr_d=2e-3", "optimizer.lr_g=1e-4")
             ],
-            "D guesses (lr_d=1e-6)": ["loss=gan", "optimizer.lr_d=1e-6"],
+            "D too slow (lr_d=1e-5)": ["loss=gan", "optimizer.lr_d=1e-5"],
         },
     ),
     "bgan": (
         ("loss_d", "loss_g", "diversity"),
         {
             "healthy": ["loss=bgan"],
-            "D wins (lr_d=5e-3, lr_g=2e-5)": [
-                *("loss=bgan", "optimizer.lr_d=5e-3", "optimizer.lr_g=2e-5")
+            "D wins (lr_d=2e-3, lr_g=1e-4)": [
+                *("loss=bgan", "optimizer.lr_d=2e-3", "optimizer.lr_g=1e-4")
             ],
-            "D guesses (lr_d=1e-6)": ["loss=bgan", "optimizer.lr_d=1e-6"],
+            "D too slow (lr_d=1e-5)": ["loss=bgan", "optimizer.lr_d=1e-5"],
         },
     ),
     "wgan": (

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from benchmark import plainly
 from omegaconf import DictConfig, OmegaConf
-from reproduce_table import evaluation, logs_of, saved_settings, shown
+from reproduce_table import SCORES, evaluation, logs_of, saved_settings, shown
 
 from began_cli.commands.compare import found
 from began_cli.errors import UserError
@@ -33,7 +33,8 @@ class Run(NamedTuple):
     floors: dict[str, float]
 
     def setting(self, name: str) -> Any:
-        return OmegaConf.select(self.settings, name)
+        """None if the run does not have it, or if a score is called that (precision)."""
+        return None if name in SCORES else OmegaConf.select(self.settings, name)
 
     def value(self, name: str) -> Any:
         """What stands in a column; None if the run does not have it."""

@@ -10,7 +10,7 @@ ENTRY = {"classes": [0, 10, 90], "real_classes": [20, 20, 60]}
 
 def write(run, gamma, fid, real, fake):
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text(f"loss: {{gamma: {gamma}, energy: l1}}\nseed: 0\n")
+    (run / "config.yaml").write_text(f"loss: {{gamma: {gamma}, energy: l1}}\nprecision: bf16\n")
     log = {"step": 100, "images": 6400, "train/loss_real": real, "train/loss_fake": fake}
     (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in ({}, log)))
     scored = [
@@ -44,7 +44,11 @@ def test_columns_and_order(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("runs", "column", "said"),
-    [("", "nosuch", "--columns nosuch"), ("nowhere", "fid", "nowhere: no such folder")],
+    [
+        ("", "nosuch", "--columns nosuch"),
+        ("", "precision", "--columns precision"),  # the score, not the setting
+        ("nowhere", "fid", "nowhere: no such folder"),
+    ],
 )
 def test_bad_line_is_refused(tmp_path, monkeypatch, capsys, runs, column, said):
     write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
