@@ -19,6 +19,7 @@ from reproduce_table import began, logs_of, newest
 from began_cli.comparison.plots import PALETTE
 
 STEPS, BATCH, EVERY = 2000, 64, 50
+FAR = 20  # times
 # A page's measures and runs: what a run shows, and the settings that make it.
 PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "began": (
@@ -109,15 +110,18 @@ def alarms(run: Path) -> list[str]:
 
 
 def picture(path: Path, measures: tuple[str, ...], runs: dict[str, Path]) -> Path:
-    """A panel a measure, a line a run."""
+    """A panel a measure, a line a run; logarithmic beyond 1 if they go FAR from the first run's."""
     figure = Figure(figsize=(3.2 * len(measures), 3.1), layout="constrained")
     panels = figure.subplots(1, len(measures))
     logs = {label: logs_of(run) for label, run in runs.items()}
     for panel, measure in zip(panels, measures, strict=True):
-        name = f"train/{measure}"
+        name, far = f"train/{measure}", 0.0
         for (label, logged), colour in zip(logs.items(), PALETTE, strict=False):
             points = [(log["step"], log[name]) for log in logged if log.get(name) is not None]
             panel.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.2)
+            far = far or FAR * max(abs(value) for _, value in points[len(points) // 4 :])
+            if max(abs(value) for _, value in points) > far:
+                panel.set_yscale("symlog", linthresh=1)
         panel.set_title(measure, loc="left", fontsize=10)
         panel.set_xlabel("step", fontsize=8)
         panel.tick_params(labelsize=8)
