@@ -12,7 +12,7 @@ from benchmark import plainly
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from reproduce_table import at_least
-from table_of_runs import cell, ranked, read
+from table_of_runs import ranked, read, word
 
 from began_cli import images, load_generator
 from began_cli.commands.compare import found
@@ -50,7 +50,7 @@ def strip(runs: list[Path], args: argparse.Namespace) -> Path:
     left = 10
     for run, sheet in zip(runs, sheets, strict=True):  # pixel for pixel
         figure.figimage(sheet, left, height - 5 - sheet.height)
-        name = f"{args.by.rpartition('.')[2]} = {cell(values[run])}"
+        name = f"{args.by.rpartition('.')[2]} = {word(values[run])}"
         figure.text(left / width, 8 / height, name, fontsize=10, weight="bold")
         left += sheet.width + 20
     FigureCanvasAgg(figure).print_png(args.out)

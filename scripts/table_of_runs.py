@@ -11,6 +11,8 @@ what real images score. A COLUMN is
     step, images   how far the run came: steps, and real images that D has seen
     ratio          L(G(z)) / L(x) of the last log
     rarest, rare   share of the rarest class in %; how many classes have less than 1 %
+    seeds          makes one row of the runs that are alike in the settings shown: how many they
+                   are, and their means ± standard deviations
 """
 
 import argparse
@@ -19,10 +21,12 @@ from typing import Any, NamedTuple
 
 from benchmark import plainly
 from omegaconf import DictConfig, OmegaConf
-from reproduce_table import SCORES, evaluation, logs_of, saved_settings, shown
+from reproduce_table import SCORES, evaluation, logs_of, saved_settings, shown, spread
 
 from began_cli.commands.compare import found
 from began_cli.errors import UserError
+
+SEEDS = "seeds"
 
 
 class Run(NamedTuple):
@@ -56,24 +60,28 @@ def main() -> None:
 def table(runs: list[Run], names: list[str]) -> str:
     """The table; refuses a column that no run has."""
     for name in names:
-        if all(run.value(name) is None for run in runs):
+        if name != SEEDS and all(run.value(name) is None for run in runs):
             raise UserError(f"--columns {name}: none of the runs has it")
     settings = [name for name in names if any(run.setting(name) is not None for run in runs)]
-    runs = sorted(runs, key=lambda run: [ranked(run.setting(name)) for name in settings])
-    rows = [names, ["---"] * len(names)]
-    rows += [[cell(run.value(name)) for name in names] for run in runs]
+    rows: dict[tuple[Any, ...], list[Run]] = {}
+    for i, run in enumerate(runs):
+        alike = tuple(ranked(run.setting(name)) for name in settings)
+        rows.setdefault(alike if SEEDS in names else (*alike, i), []).append(run)
+    lines = [names, ["---"] * len(names)]
+    lines += [[cell(rows[key], name) for name in names] for key in sorted(rows)]
     floors = next((run.floors for run in runs if run.floors), {})
     if any(name in floors for name in names):
-        real = [cell(floors[name]) if name in floors else "" for name in names]
-        rows.append([real[0] or "real images", *real[1:]])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        real = [shown(floors[name]) if name in floors else "" for name in names]
+        lines.append([real[0] or "real images", *real[1:]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def read(folder: Path) -> Run:
     run = Run(saved_settings(folder) or OmegaConf.create(), {}, {})
     logs = logs_of(folder)
     for name, number in (logs[-1] if logs else {}).items():
-        run.numbers[name.removeprefix("train/")] = number
+        if number is not None:  # not finite
+            run.numbers[name.removeprefix("train/")] = float(number)
     if run.numbers.get("loss_real") and run.numbers.get("loss_fake"):
         run.numbers["ratio"] = run.numbers["loss_fake"] / run.numbers["loss_real"]
     entry = evaluation(folder)
@@ -82,7 +90,7 @@ def read(folder: Path) -> Run:
     for key, numbers in (("classes", run.numbers), ("real_classes", run.floors)):
         if key in entry:
             shares = [100 * count / sum(entry[key]) for count in entry[key]]
-            numbers |= {"rarest": min(shares), "rare": sum(share < 1 for share in shares)}
+            numbers |= {"rarest": min(shares), "rare": float(sum(share < 1 for share in shares))}
     return run
 
 
@@ -92,12 +100,23 @@ def ranked(setting: Any) -> tuple[int, float, str]:
     return (0, setting, "") if is_number else (1, 0.0, str(setting))
 
 
-def cell(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "-", True: "true", False: "false"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    return shown(value) if isinstance(value, float) else str(value)
+def cell(runs: list[Run], name: str) -> str:
+    """What stands in a row of those runs, which are alike in their settings."""
+    if name == SEEDS:
+        return str(len(runs))
+    values = [value for run in runs if (value := run.value(name)) is not None]
+    if not values:
+        return "-"
+    return spread(values) if isinstance(values[0], float) else word(values[0])
+
+
+def word(value: Any) -> str:
+    """A setting's value."""
+    if isinstance(value, float):
+        return shown(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,18 @@ def test_columns_and_order(tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_seeds_makes_means_of_runs_that_are_alike(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    write(tmp_path / "b", 2, 44.0, 0.1, 0.15)
+    write(tmp_path / "c", 0.5, 600.0, 0.2, 0.1)
+    called(monkeypatch, tmp_path, "--columns", "loss.gamma", "seeds", "fid", "step")
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| 0.5 | 1 | 600 | 100 |",
+        "| 2 | 2 | 42 ± 2.8 | 100 |",  # the root of ((40 - 42)^2 + (44 - 42)^2) / 1
+        "| real images |  | 0.5 |  |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("runs", "column", "said"),
     [
