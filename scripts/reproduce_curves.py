@@ -26,8 +26,8 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
         ("loss_real", "loss_fake", "k_t", "diversity"),
         {
             "healthy (began_relative)": ["loss=began_relative"],
-            "collapse (the paper's energy)": ["loss=began"],
-            "k_t on 0 (gamma=0.3)": ["loss=began_relative", "loss.gamma=0.3"],
+            "collapse, k_t on 0 (loss=began)": ["loss=began"],
+            "collapse in balance (gamma=0.3)": ["loss=began_relative", "loss.gamma=0.3"],
             "k_t on 1 (gamma=8)": ["loss=began_relative", "loss.gamma=8"],
         },
     ),
