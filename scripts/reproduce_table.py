@@ -101,7 +101,7 @@ def table(dataset: str, args: argparse.Namespace) -> str:
         raise UserError(
             f"--show: {args.out / dataset} holds no scores of these runs at that length"
         )
-    real = [f"{floor[name]:.3g}" if name in floor else "" for name in names]
+    real = [shown(floor[name]) if name in floor else "" for name in names]
     return "\n".join([*rows, f"| real images | | {' | '.join(real)} |"])
 
 
