@@ -9,12 +9,13 @@ them is printed. Runs stay in --out, and what is done is not done again. Setting
 """
 
 import argparse
+import math
 from pathlib import Path
 
-from benchmark import plainly, setting
+from benchmark import composed, plainly, setting
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from reproduce_table import began, logs_of, newest
+from reproduce_table import began, logs_of, newest, refuse_another
 
 from began_cli.comparison.plots import PALETTE
 
@@ -87,20 +88,20 @@ def main() -> None:
             measures, lines = PAGES[page]
             runs = {label: args.out / f"{page}-{i}" for i, label in enumerate(lines)}
             for label, run in runs.items():
-                train(run, [*lines[label], *args.settings])
+                train(run, lines[label], args.settings)
                 print(f"{page}, {label}: {'; '.join(alarms(run)) or 'no alarm'}", flush=True)
             print(picture(args.out / f"{page}-curves.png", measures, runs))
 
 
-def train(run: Path, settings: list[str]) -> None:
-    """One run, as far as it has not been done."""
-    if newest(run) == STEPS:
-        return
-    if newest(run):
-        began("train", f"resume={run}")
-        return
+def train(run: Path, settings: list[str], others: list[str]) -> None:
+    """One run, as far as it has not been done; refuses one that was made with other settings."""
     line = ["dataset=mnist", f"steps={STEPS}", f"batch_size={BATCH}", f"log_every={EVERY}"]
-    began("train", *line, "seed=0", *settings, f"out={run}")
+    line += ["seed=0", *settings, *others]
+    refuse_another(run, composed(line), others)
+    if newest(run) == 0:
+        began("train", *line, f"out={run}")
+    elif newest(run) < STEPS:
+        began("train", f"resume={run}")
 
 
 def alarms(run: Path) -> list[str]:
@@ -117,10 +118,13 @@ def picture(path: Path, measures: tuple[str, ...], runs: dict[str, Path]) -> Pat
     for panel, measure in zip(panels, measures, strict=True):
         name, far = f"train/{measure}", 0.0
         for (label, logged), colour in zip(logs.items(), PALETTE, strict=False):
-            points = [(log["step"], log[name]) for log in logged if log.get(name) is not None]
-            panel.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.2)
-            far = far or FAR * max(abs(value) for _, value in points[len(points) // 4 :])
-            if max(abs(value) for _, value in points) > far:
+            values = [log.get(name) for log in logged]
+            values = [math.nan if value is None else value for value in values]  # not finite
+            steps = [log["step"] for log in logged]
+            panel.plot(steps, values, color=colour, label=label, linewidth=1.2)
+            sizes = [abs(value) for value in values if math.isfinite(value)]
+            far = far or FAR * max(sizes[len(sizes) // 4 :], default=math.inf)
+            if max(sizes, default=0) > far:
                 panel.set_yscale("symlog", linthresh=1)
         panel.set_title(measure, loc="left", fontsize=10)
         panel.set_xlabel("step", fontsize=8)

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from began_cli import settings
 from began_cli.config import LOSSES as KINDS
+from began_cli.config import TrainConfig
 from began_cli.errors import UserError
 from began_cli.run import checkpoint
 from began_cli.run.resume import auto_margin
@@ -110,14 +111,8 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
     cfg = composed([f"loss={loss}", f"dataset={dataset}", *args.set])
     critics = getattr(cfg.loss, "n_critic", 1)
     steps = cfg.steps if args.images is None else -(-args.images // (cfg.batch_size * critics))
-    wanted = OmegaConf.create(settings.plain(cfg))
     for run in [folder(loss, seed, dataset, args) for seed in args.seeds]:
-        saved = saved_settings(run) or wanted
-        for key in map(setting, args.set):
-            was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
-            # A margin that was to be found stands there as the number it became.
-            if key not in {"steps"} | auto_margin(cfg) and was != now:
-                raise UserError(f"--set {key}: {run} has {was}, not {now}; give another --out")
+        refuse_another(run, cfg, args.set)
         if not args.show and not evaluation(run, steps) and newest(run) > steps:
             raise UserError(
                 f"--images: {run} is at step {newest(run):,} already, and was not scored at "
@@ -126,13 +121,24 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
     return steps
 
 
+def refuse_another(run: Path, cfg: TrainConfig, words: list[str]) -> None:
+    """Refuses a run that was made with other values of the settings that `words` set in `cfg`."""
+    wanted = OmegaConf.create(settings.plain(cfg))
+    saved = saved_settings(run) or wanted
+    for key in map(setting, words):
+        was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
+        # A margin that was to be found stands there as the number it became.
+        if key not in {"steps"} | auto_margin(cfg) and was != now:
+            raise UserError(f"{key}: {run} has {was}, not {now}; give another --out")
+
+
 def saved_settings(run: Path) -> DictConfig | None:
     """Those of a run that was begun."""
     path = run / "config.yaml"
     try:
         return OmegaConf.create(settings.read_yaml(path)) if path.exists() else None
     except ValueError as error:
-        raise UserError(f"{path}: not what `began train` writes; give another --out") from error
+        raise UserError(f"{path}: not what `began train` writes; move the run away") from error
 
 
 def newest(run: Path) -> int:
@@ -166,20 +172,30 @@ def evaluation(run: Path, step: int | None = None) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
         step = max(entry["step"] for entry in entries) if step is None else step
-        return next((entry for entry in reversed(entries) if entry["step"] == step), {})
-    except (ValueError, LookupError, TypeError) as error:
+        entry = next((entry for entry in reversed(entries) if entry["step"] == step), {})
+        if entry and not all(
+            isinstance(score[key], int | float)
+            for score in entry["scores"].values()
+            for key in ("value", "floor")
+        ):
+            raise TypeError
+        return entry
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not what `began evaluate` writes; remove it") from error
 
 
 def logs_of(run: Path) -> list[dict[str, Any]]:
-    """What the run logged."""
+    """What the run logged; a line that is none of it, such as one cut short, is passed over."""
     path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path}: not what `began train` writes") from error
+    logs = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            log = json.loads(line)
+            if log["step"] >= 0 and log["images"] >= 0:
+                logs.append(log)
+        except (ValueError, LookupError, TypeError):
+            continue
+    return logs
 
 
 def began(*line: str) -> None:

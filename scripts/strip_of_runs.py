@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmark import plainly
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
 from reproduce_table import at_least
-from table_of_runs import ranked, read, word
+from table_of_runs import Run, ranked, runs_of, word
 
 from began_cli import images, load_generator
-from began_cli.commands.compare import found
 from began_cli.errors import UserError
 
 DPI = 100
@@ -30,29 +30,34 @@ def main() -> None:
     parser.add_argument("--n", type=at_least(1), default=36, help="images of a run")
     parser.add_argument("--out", type=Path, default=Path("strip.png"))
     args = parser.parse_args()
+    if args.out.suffix != ".png":
+        parser.error(f"--out {args.out}: wants a name that ends with .png")
     with plainly():
-        print(strip([run for given in args.runs for run in found(given)], args))
+        print(strip(runs_of(args.runs), args))
 
 
-def strip(runs: list[Path], args: argparse.Namespace) -> Path:
-    values = {run: read(run).setting(args.by) for run in runs}
-    if all(value is None for value in values.values()):
-        raise UserError(f"--by {args.by}: none of the runs has that setting")
-    runs = sorted(runs, key=lambda run: ranked(values[run]))
+def strip(found: list[Run], args: argparse.Namespace) -> Path:
+    values = {run.folder: OmegaConf.select(run.settings, args.by) for run in found}
+    for run, value in values.items():
+        if value is None or isinstance(value, DictConfig):
+            raise UserError(f"--by {args.by}: {run} has no such setting")
+    runs = sorted(values, key=lambda run: ranked(values[run]))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     sheets = []
     for run in runs:
         generator = load_generator(run)
         made = generator(generator.latents(range(args.n)))
         sheets.append(images.to_pil(images.grid(images.to_uint8(made), images.columns_for(args.n))))
-    width = sum(sheet.width + 20 for sheet in sheets)
+    widths = [max(sheet.width, 120) + 20 for sheet in sheets]  # room for what is below it
+    width = sum(widths)
     height = max(sheet.height for sheet in sheets) + 30
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     left = 10
-    for run, sheet in zip(runs, sheets, strict=True):  # pixel for pixel
+    for run, sheet, room in zip(runs, sheets, widths, strict=True):  # pixel for pixel
         figure.figimage(sheet, left, height - 5 - sheet.height)
         name = f"{args.by.rpartition('.')[2]} = {word(values[run])}"
         figure.text(left / width, 8 / height, name, fontsize=10, weight="bold")
-        left += sheet.width + 20
+        left += room
     FigureCanvasAgg(figure).print_png(args.out)
     return args.out
 

@@ -11,8 +11,8 @@ what real images score. A COLUMN is
     step, images   how far the run came: steps, and real images that D has seen
     ratio          L(G(z)) / L(x) of the last log
     rarest, rare   share of the rarest class in %; how many classes have less than 1 %
-    seeds          makes one row of the runs that are alike in the settings shown: how many they
-                   are, and their means ± standard deviations
+    seeds          makes one row of the runs that are alike in the settings shown and in how far
+                   they came: how many have the scores asked for, their means ± standard deviations
 """
 
 import argparse
@@ -32,9 +32,11 @@ SEEDS = "seeds"
 class Run(NamedTuple):
     """What a run's files say: its settings, its numbers by column, what real images score."""
 
+    folder: Path
     settings: DictConfig
     numbers: dict[str, float]
     floors: dict[str, float]
+    extractors: dict[str, str]  # that the scores are by
 
     def setting(self, name: str) -> Any:
         """None if the run does not have it, or if a score is called that (precision)."""
@@ -54,39 +56,57 @@ def main() -> None:
     parser.add_argument("--columns", nargs="+", required=True, metavar="COLUMN")
     args = parser.parse_args()
     with plainly():
-        print(table([read(run) for given in args.runs for run in found(given)], args.columns))
+        print(table(runs_of(args.runs), args.columns))
+
+
+def runs_of(given: list[str]) -> list[Run]:
+    """Each run that is meant, once."""
+    folders = {folder.resolve(): folder for each in given for folder in found(each)}
+    return [read(folder) for folder in folders.values()]
 
 
 def table(runs: list[Run], names: list[str]) -> str:
-    """The table; refuses a column that no run has."""
+    """The table; refuses a column that no run has, and scores that do not compare."""
     for name in names:
-        if name != SEEDS and all(run.value(name) is None for run in runs):
+        values = [value for run in runs if (value := run.value(name)) is not None]
+        if name != SEEDS and not values:
             raise UserError(f"--columns {name}: none of the runs has it")
+        if any(isinstance(value, DictConfig) for value in values):
+            raise UserError(f"--columns {name}: a group of settings; one of them is {name}.name")
+        by = {run.extractors[name]: run.folder for run in runs if name in run.extractors}
+        if len(by) > 1:
+            said = ", ".join(f"{folder} by {extractor}" for extractor, folder in by.items())
+            raise UserError(f"--columns {name}: scores that do not compare: {said}")
     settings = [name for name in names if any(run.setting(name) is not None for run in runs)]
+    scores = {name for name in names if any(name in run.floors for run in runs)}
     rows: dict[tuple[Any, ...], list[Run]] = {}
     for i, run in enumerate(runs):
         alike = tuple(ranked(run.setting(name)) for name in settings)
-        rows.setdefault(alike if SEEDS in names else (*alike, i), []).append(run)
+        if SEEDS not in names:
+            rows[*alike, i] = [run]
+        elif scores <= set(run.numbers):
+            rows.setdefault((*alike, run.numbers.get("step", 0.0)), []).append(run)
     lines = [names, ["---"] * len(names)]
     lines += [[cell(rows[key], name) for name in names] for key in sorted(rows)]
     floors = next((run.floors for run in runs if run.floors), {})
-    if any(name in floors for name in names):
+    if scores:
         real = [shown(floors[name]) if name in floors else "" for name in names]
-        lines.append([real[0] or "real images", *real[1:]])
+        lines.append([f"real images {real[0]}".strip(), *real[1:]])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def read(folder: Path) -> Run:
-    run = Run(saved_settings(folder) or OmegaConf.create(), {}, {})
+    run = Run(folder, saved_settings(folder) or OmegaConf.create(), {}, {}, {})
     logs = logs_of(folder)
     for name, number in (logs[-1] if logs else {}).items():
-        if number is not None:  # not finite
+        if isinstance(number, int | float):  # null is one that is not finite
             run.numbers[name.removeprefix("train/")] = float(number)
     if run.numbers.get("loss_real") and run.numbers.get("loss_fake"):
         run.numbers["ratio"] = run.numbers["loss_fake"] / run.numbers["loss_real"]
     entry = evaluation(folder)
     for name, score in entry.get("scores", {}).items():
         run.numbers[name], run.floors[name] = score["value"], score["floor"]
+        run.extractors[name] = str(score.get("extractor", entry.get("extractor")))
     for key, numbers in (("classes", run.numbers), ("real_classes", run.floors)):
         if key in entry:
             shares = [100 * count / sum(entry[key]) for count in entry[key]]

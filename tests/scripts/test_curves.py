@@ -9,6 +9,7 @@ from PIL import Image
 from reproduce_curves import PAGES, STEPS
 
 from began_cli.config import LOSSES
+from began_cli.errors import UserError
 
 
 def test_every_run_composes_and_every_page_is_there():
@@ -52,19 +53,36 @@ def test_what_is_done_is_drawn_and_the_watchdogs_words_are_said(tmp_path, monkey
 def test_a_run_that_was_broken_off_goes_on(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(reproduce_curves, "began", lambda *line: said.append(line))
-    reproduce_curves.train(tmp_path / "new", ["loss=gan", "precision=bf16"])
+    reproduce_curves.train(tmp_path / "new", ["loss=gan"], ["precision=bf16"])
     (tmp_path / "half" / "checkpoints").mkdir(parents=True)
     (tmp_path / "half" / "checkpoints" / "step-00001000.pt").touch()
-    reproduce_curves.train(tmp_path / "half", ["loss=gan"])
+    reproduce_curves.train(tmp_path / "half", ["loss=gan"], [])
     assert said[0][0] == "train"
     assert {"loss=gan", "precision=bf16", f"steps={STEPS}", "seed=0"} <= set(said[0])
     assert said[1] == ("train", f"resume={tmp_path / 'half'}")
 
 
-@pytest.mark.parametrize("word", ["loss=gan", "bf16", "steps=5"])
+def test_a_run_of_other_settings_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce_curves, "began", lambda *line: pytest.fail("it trained"))
+    write(tmp_path / "gan-0", [1.0])
+    (tmp_path / "gan-0" / "config.yaml").write_text("precision: bf16\n")
+    with pytest.raises(UserError, match="has bf16, not fp32"):
+        reproduce_curves.train(tmp_path / "gan-0", ["loss=gan"], ["precision=fp32"])
+    reproduce_curves.train(tmp_path / "gan-0", ["loss=gan"], ["precision=bf16"])
+
+
+def test_a_run_without_a_finite_value_is_drawn_empty(tmp_path):
+    write(tmp_path / "a", [None, None])
+    write(tmp_path / "b", [1.0, 2.0])
+    for pair in ("ab", "ba"):
+        runs = {name: tmp_path / name for name in pair}
+        assert reproduce_curves.picture(tmp_path / "x.png", ("loss_d", "loss_g"), runs).exists()
+
+
+@pytest.mark.parametrize("word", ["loss=gan", "bf16", "steps=5", "nonsense=3"])
 def test_bad_line_is_refused(monkeypatch, capsys, word):
     monkeypatch.setattr("sys.argv", ["x", word])
     with pytest.raises(SystemExit) as ended:
         reproduce_curves.main()
     assert ended.value.code == 2
-    assert word in capsys.readouterr().err
+    assert word.partition("=")[0] in capsys.readouterr().err

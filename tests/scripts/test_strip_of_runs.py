@@ -28,12 +28,21 @@ def test_grids_stand_in_order_of_the_setting(began, digits, tmp_path, monkeypatc
         sheet = np.array(images.to_pil(images.grid(images.to_uint8(made), 2)))
         there = strip[5 : 5 + sheet.shape[0], left : left + sheet.shape[1]]
         np.testing.assert_array_equal(there, sheet)
-        left += sheet.shape[1] + 20
+        left += max(sheet.shape[1], 120) + 20
     assert strip.shape[1] == left - 10
 
 
-def test_a_setting_that_no_run_has_is_refused(tiny_run, monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--by", "loss.nosuch"], "--by loss.nosuch: run has no such setting"),
+        (["--by", "loss"], "--by loss"),
+        (["--by", "seed", "--out", "README.md"], "--out README.md"),
+        (["--by", "seed", "--n", "0"], "--n"),
+    ],
+)
+def test_bad_line_is_refused(tiny_run, monkeypatch, capfd, line, said):
     with pytest.raises(SystemExit) as ended:
-        called(monkeypatch, tiny_run, "--by", "loss.nosuch")
+        called(monkeypatch, tiny_run.name, *line)
     assert ended.value.code == 2
-    assert "--by loss.nosuch" in capfd.readouterr().err
+    assert said in capfd.readouterr().err

@@ -42,13 +42,52 @@ def test_columns_and_order(tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_a_log_that_is_none_is_passed_over(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as logs:
+        logs.write('[]\n{"step": 200}\n{"step": 3')  # a cut
+    called(monkeypatch, tmp_path, "--columns", "step", "ratio")
+    assert capsys.readouterr().out.splitlines()[2:] == ["| 100 | 1.5 |"]
+
+
+@pytest.mark.parametrize("scores", ['{"fid": 3}', "[]", '{"fid": {"value": null, "floor": 1}}'])
+def test_scores_of_another_shape_are_refused(tmp_path, monkeypatch, capsys, scores):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    text = f'{{"evaluations": [{{"step": 1, "scores": {scores}}}]}}'
+    (tmp_path / "a" / "evaluation.json").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        called(monkeypatch, tmp_path, "--columns", "step")
+    assert ended.value.code == 2
+    assert "evaluation.json" in capsys.readouterr().err
+
+
+def test_scores_by_two_extractors_are_not_put_into_one_column(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    write(tmp_path / "b", 3, 40.0, 0.1, 0.15)
+    path = tmp_path / "b" / "evaluation.json"
+    path.write_text(path.read_text().replace('"value"', '"extractor": "pixels", "value"'))
+    with pytest.raises(SystemExit) as ended:
+        called(monkeypatch, tmp_path, "--columns", "loss.gamma", "fid")
+    assert ended.value.code == 2
+    assert "do not compare" in capsys.readouterr().err
+    called(monkeypatch, tmp_path, "--columns", "loss.gamma", "ratio")
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
 def test_seeds_makes_means_of_runs_that_are_alike(tmp_path, monkeypatch, capsys):
     write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
     write(tmp_path / "b", 2, 44.0, 0.1, 0.15)
     write(tmp_path / "c", 0.5, 600.0, 0.2, 0.1)
-    called(monkeypatch, tmp_path, "--columns", "loss.gamma", "seeds", "fid", "step")
+    write(tmp_path / "d", 2, 1.0, 0.1, 0.15)
+    (tmp_path / "d" / "evaluation.json").unlink()  # not scored: not counted
+    write(tmp_path / "e", 2, 1.0, 0.1, 0.15)
+    log = {"step": 50, "images": 1}  # not as far as the others
+    (tmp_path / "e" / "metrics.jsonl").write_text(json.dumps(log))
+    named_twice = [tmp_path, tmp_path / "a"]
+    called(monkeypatch, *named_twice, "--columns", "loss.gamma", "seeds", "fid", "step")
     assert capsys.readouterr().out.splitlines()[2:] == [
         "| 0.5 | 1 | 600 | 100 |",
+        "| 2 | 1 | 1 | 50 |",
         "| 2 | 2 | 42 ± 2.8 | 100 |",  # the root of ((40 - 42)^2 + (44 - 42)^2) / 1
         "| real images |  | 0.5 |  |",
     ]
@@ -58,6 +97,7 @@ def test_seeds_makes_means_of_runs_that_are_alike(tmp_path, monkeypatch, capsys)
     ("runs", "column", "said"),
     [
         ("", "nosuch", "--columns nosuch"),
+        ("", "loss", "--columns loss: a group"),
         ("", "precision", "--columns precision"),  # the score, not the setting
         ("nowhere", "fid", "nowhere: no such folder"),
     ],
@@ -70,7 +110,7 @@ def test_bad_line_is_refused(tmp_path, monkeypatch, capsys, runs, column, said):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "config.yaml"])
+@pytest.mark.parametrize("name", ["evaluation.json", "config.yaml"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, name):
     write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
     (tmp_path / "a" / name).write_text("{")
