@@ -66,6 +66,7 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
             "healthy (wgan_gp)": ["loss=wgan_gp"],
             "critic too slow (lr_d=1e-6)": ["loss=wgan_gp", "optimizer.lr_d=1e-6"],
             "too steep (gp_weight=0)": ["loss=wgan_gp", "loss.gp_weight=0"],
+            "healthy (wgan, clipped)": ["loss=wgan"],
         },
     ),
 }
