@@ -40,26 +40,19 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
             "margin out of reach (100)": ["loss=ebgan_pt", "loss.margin=100"],
         },
     ),
-    "gan": (
-        ("loss_d", "loss_g", "diversity"),
-        {
-            "healthy": ["loss=gan"],
-            "D wins (lr_d=2e-3, lr_g=1e-4)": [
-                *("loss=gan", "optimizer.lr_d=2e-3", "optimizer.lr_g=1e-4")
-            ],
-            "D too slow (lr_d=1e-5)": ["loss=gan", "optimizer.lr_d=1e-5"],
-        },
-    ),
-    "bgan": (
-        ("loss_d", "loss_g", "diversity"),
-        {
-            "healthy": ["loss=bgan"],
-            "D wins (lr_d=2e-3, lr_g=1e-4)": [
-                *("loss=bgan", "optimizer.lr_d=2e-3", "optimizer.lr_g=1e-4")
-            ],
-            "D too slow (lr_d=1e-5)": ["loss=bgan", "optimizer.lr_d=1e-5"],
-        },
-    ),
+    **{
+        loss: (
+            ("loss_d", "loss_g", "diversity"),
+            {
+                "healthy": [f"loss={loss}"],
+                "D wins (lr_d=2e-3, lr_g=1e-4)": [
+                    *(f"loss={loss}", "optimizer.lr_d=2e-3", "optimizer.lr_g=1e-4")
+                ],
+                "D too slow (lr_d=1e-5)": [f"loss={loss}", "optimizer.lr_d=1e-5"],
+            },
+        )
+        for loss in ("gan", "bgan")
+    },
     "wgan": (
         ("loss_d", "loss_g", "diversity"),
         {

@@ -24,6 +24,7 @@ from benchmark import composed, plainly, setting
 from omegaconf import DictConfig, OmegaConf
 
 from began_cli import settings
+from began_cli.comparison import records
 from began_cli.config import LOSSES as KINDS
 from began_cli.config import TrainConfig
 from began_cli.errors import UserError
@@ -185,17 +186,8 @@ def evaluation(run: Path, step: int | None = None) -> dict[str, Any]:
 
 
 def logs_of(run: Path) -> list[dict[str, Any]]:
-    """What the run logged; a line that is none of it, such as one cut short, is passed over."""
-    path = run / "metrics.jsonl"
-    logs = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            log = json.loads(line)
-            if log["step"] >= 0 and log["images"] >= 0:
-                logs.append(log)
-        except (ValueError, LookupError, TypeError):
-            continue
-    return logs
+    """What the run logged; a line that is none of it is passed over."""
+    return [log for log in records.logs(run) if isinstance(log.get("images"), int)]
 
 
 def began(*line: str) -> None:

@@ -68,21 +68,26 @@ class Run:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """The curves of CURVES that metrics.jsonl has, each as (step, value), NaN where it has null.
-
-    Lines that are no JSON object with a step, such as one cut short, are passed over.
-    """
+    """The curves of CURVES that metrics.jsonl has, each as (step, value), NaN where it has null."""
     found: dict[str, list[tuple[float, float]]] = {}
+    for logged in logs(folder):
+        for name in CURVES:
+            if name in logged:
+                found.setdefault(name, []).append((float(logged["step"]), _number(logged[name])))
+    return found
+
+
+def logs(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; those that are no JSON object with a step, such as one cut short,
+    are passed over."""
+    found: list[dict[str, Any]] = []
     for line in _lines(folder / "metrics.jsonl"):
         try:
             logged = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not isinstance(logged, dict) or not _is_number(logged.get("step")):
-            continue
-        for name in CURVES:
-            if name in logged:
-                found.setdefault(name, []).append((float(logged["step"]), _number(logged[name])))
+        if isinstance(logged, dict) and _is_number(logged.get("step")):
+            found.append(logged)
     return found
 
 
