@@ -9,7 +9,8 @@ from torch import nn
 
 from began_cli import config
 
-# Where L_D rests when D cannot tell; WGAN's clipped critic stays near 0 even when it can.
+# Where L_D rests when D cannot tell; WGAN's clipped critic stays near 0 even when it can. It is near
+# 0 where a logistic D always wins.
 BLIND = {"gan": 2 * math.log(2), "bgan": 2 * math.log(2), "wgan_gp": 0.0}
 BLIND["bgan_discrete"] = 2 * math.log(2)
 
@@ -68,6 +69,7 @@ class Watchdog:
     def _collapse(self, values: dict[str, float]) -> tuple:
         share = values["diversity"]
         advice = f"the samples' spread is {share:.0%} of the data's: the generator has collapsed; "
+        rates = self.c.optimizer
         if isinstance(self.c.loss, config.BeganLossConfig):
             advice += f"raise loss.gamma={self.c.loss.gamma:g}"
             relative, grey = self.c.loss.energy == "relative", self.c.dataset.channels == 1
@@ -77,8 +79,11 @@ class Watchdog:
             pulls = isinstance(self.c.loss, config.EbganPtLossConfig)
             advice += "raise loss.pt_weight" if pulls else "use loss=ebgan_pt"
             advice += ", or loss.margin=auto"
+        elif 0 <= values["loss_d"] < 0.05 * BLIND.get(self.c.loss.name, 0):
+            advice += f"D always wins: lower optimizer.lr_d={rates.lr_d:g}, "
+            advice += f"or raise optimizer.lr_g={rates.lr_g:g}"
         else:
-            advice += f"lower optimizer.lr_g={self.c.optimizer.lr_g:g}, or raise batch_size"
+            advice += f"lower optimizer.lr_g={rates.lr_g:g}, or raise batch_size"
         return "collapse", share < self.c.watch.diversity, self.patience, advice, True
 
     def _blind(self, values: dict[str, float]) -> tuple:

@@ -54,6 +54,21 @@ def test_relative_energy_is_advised_on_grey_images_alone(line, advice):
     assert said.endswith(f"collapsed; {advice}")
 
 
+@pytest.mark.parametrize(
+    ("line", "loss_d", "advice"),
+    [
+        ("loss=bgan", 0.01, "D always wins: lower optimizer.lr_d=0.0004, or raise optimizer.lr_g="),
+        ("loss=gan", 0.01, "D always wins: lower optimizer.lr_d=0.0002, or raise optimizer.lr_g="),
+        ("loss=gan", 0.5, "lower optimizer.lr_g=0.001, or raise batch_size"),
+        ("loss=wgan_gp", -5.0, "lower optimizer.lr_g="),  # a critic's L_D is a distance
+    ],
+)
+def test_a_collapse_behind_a_winning_d_is_no_fault_of_the_generators_rate(line, loss_d, advice):
+    dog = Watchdog(settings("train", line, "watch.patience=1"))
+    [alarm] = dog.look({"loss_d": loss_d, "diversity": 0.1}, True)
+    assert f"collapsed; {advice}" in alarm.advice
+
+
 def test_finite_sees_one_bad_weight():
     a, b = nn.Linear(3, 3), nn.Linear(3, 3)
     assert finite([a, b])
