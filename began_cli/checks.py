@@ -132,9 +132,10 @@ def check_loss(
     if isinstance(c, config.BganDiscreteLossConfig):
         at_least("loss.samples", c.samples, 2)
         if data.channels != 1:
+            grey = "" if data.name == "ring" else "dataset.channels=1, or "
             raise UserError(
                 f"loss=bgan_discrete makes black and white images, and dataset={data.name} has "
-                f"{data.channels} channels; use dataset.channels=1, or loss=bgan"
+                f"{data.channels} channels; use {grey}loss=bgan"
             )
     if isinstance(c, config.WganLossConfig):
         require(0 < c.clip < math.inf, "loss.clip", c.clip, "a number above 0")

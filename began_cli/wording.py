@@ -53,6 +53,8 @@ def worded(error: BaseException, conf: Path) -> str:
         match = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", first)
         if match:
             return f"{cause.full_key}={match[1]}: wants {kinds.get(match[2], match[2])}"
+        if "is not Optional" in first:
+            return f"{cause.full_key}=null: wants a value"
         return f"{cause.full_key}: {first}"
     inside = r"In '(\w+)/(\w+)': ConfigKeyError[^']*'\w+' not in[^:]*full_key: ((\w+)\.\S+)"
     if match := re.search(inside, str(error)):  # one group's entry is made for another's

@@ -10,12 +10,14 @@ what real images score. A COLUMN is
     a measure      k_t, diversity, loss_real, images_per_second … of the last log
     step, images   how far the run came: steps, and real images that D has seen
     ratio          L(G(z)) / L(x) of the last log
+                   (the last log is that of the checkpoint which was scored, where one was)
     rarest, rare   share of the rarest class in %; how many classes have less than 1 %
     seeds          makes one row of the runs that are alike in the settings shown and in how far
                    they came: how many have the scores asked for, their means ± standard deviations
 """
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +38,7 @@ class Run(NamedTuple):
     settings: DictConfig
     numbers: dict[str, float]
     floors: dict[str, float]
-    extractors: dict[str, str]  # that the scores are by
+    extractors: dict[str, str]  # that the scores are by, and on how many images
 
     def setting(self, name: str) -> Any:
         """None if the run does not have it, or if a score is called that (precision)."""
@@ -70,7 +72,7 @@ def table(runs: list[Run], names: list[str]) -> str:
     for name in names:
         values = [value for run in runs if (value := run.value(name)) is not None]
         if name != SEEDS and not values:
-            raise UserError(f"--columns {name}: none of the runs has it")
+            raise UserError(f"--columns {name}: no run, or no run's newest evaluation, has it")
         if any(isinstance(value, DictConfig) for value in values):
             raise UserError(f"--columns {name}: a group of settings; one of them is {name}.name")
         by = {run.extractors[name]: run.folder for run in runs if name in run.extractors}
@@ -97,16 +99,18 @@ def table(runs: list[Run], names: list[str]) -> str:
 
 def read(folder: Path) -> Run:
     run = Run(folder, saved_settings(folder) or OmegaConf.create(), {}, {}, {})
-    logs = logs_of(folder)
+    entry = evaluation(folder)
+    scored = entry.get("step", math.inf)
+    logs = [log for log in logs_of(folder) if log.get("step", 0) <= scored]
     for name, number in (logs[-1] if logs else {}).items():
         if isinstance(number, int | float):  # null is one that is not finite
             run.numbers[name.removeprefix("train/")] = float(number)
     if run.numbers.get("loss_real") and run.numbers.get("loss_fake"):
         run.numbers["ratio"] = run.numbers["loss_fake"] / run.numbers["loss_real"]
-    entry = evaluation(folder)
     for name, score in entry.get("scores", {}).items():
         run.numbers[name], run.floors[name] = score["value"], score["floor"]
-        run.extractors[name] = str(score.get("extractor", entry.get("extractor")))
+        extractor = score.get("extractor", entry.get("extractor"))
+        run.extractors[name] = f"{extractor} on {entry.get('n')} images"
     for key, numbers in (("classes", run.numbers), ("real_classes", run.floors)):
         if key in entry:
             shares = [100 * count / sum(entry[key]) for count in entry[key]]

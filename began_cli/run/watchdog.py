@@ -1,6 +1,7 @@
 """Sees a run going wrong, at log time, and says which setting to change."""
 
 import math
+import statistics
 from collections import deque
 from dataclasses import dataclass
 
@@ -9,8 +10,7 @@ from torch import nn
 
 from began_cli import config
 
-# Where L_D rests when D cannot tell; WGAN's clipped critic stays near 0 even when it can. It is near
-# 0 where a logistic D always wins.
+# Where L_D rests when D cannot tell; WGAN's clipped critic stays near 0 even when it can.
 BLIND = {"gan": 2 * math.log(2), "bgan": 2 * math.log(2), "wgan_gp": 0.0}
 BLIND["bgan_discrete"] = 2 * math.log(2)
 
@@ -32,13 +32,16 @@ class Watchdog:
         self.patience = c.watch.patience
         self._seen: dict[str, int] = {}  # rule -> logs in a row
         self._convergence: deque[float] = deque(maxlen=self.patience)
+        self._loss_d: deque[float] = deque(maxlen=self.patience)
 
     def look(self, values: dict[str, float], weights_finite: bool) -> list[Alarm]:
         """The rules that speak now, given the values of a log by their names."""
+        self._loss_d.append(values["loss_d"])
         rules = [
             self._not_finite(values, weights_finite),
             self._collapse(values),
             self._blind(values),
+            self._winning(),
             self._pinned(values),
             self._at_rest(values),
         ]
@@ -53,6 +56,7 @@ class Watchdog:
         """Starts anew, after a roll-back."""
         self._seen.clear()
         self._convergence.clear()
+        self._loss_d.clear()
 
     def _not_finite(self, values: dict[str, float], weights_finite: bool) -> tuple:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -79,9 +83,8 @@ class Watchdog:
             pulls = isinstance(self.c.loss, config.EbganPtLossConfig)
             advice += "raise loss.pt_weight" if pulls else "use loss=ebgan_pt"
             advice += ", or loss.margin=auto"
-        elif 0 <= values["loss_d"] < 0.05 * BLIND.get(self.c.loss.name, 0):
-            advice += f"D always wins: lower optimizer.lr_d={rates.lr_d:g}, "
-            advice += f"or raise optimizer.lr_g={rates.lr_g:g}"
+        elif self._d_wins():
+            advice += f"the discriminator always wins: {self._slower_d()}"
         else:
             advice += f"lower optimizer.lr_g={rates.lr_g:g}, or raise batch_size"
         return "collapse", share < self.c.watch.diversity, self.patience, advice, True
@@ -92,6 +95,19 @@ class Watchdog:
         advice = "the discriminator no longer tells real from fake; raise "
         advice += f"optimizer.lr_d={self.c.optimizer.lr_d:g} or model.width={self.c.model.width}"
         return "blind", holds, self.patience, advice, True
+
+    def _winning(self) -> tuple:
+        advice = f"the discriminator always wins; {self._slower_d()}"
+        return "winning", self._d_wins(), self.patience, advice, False
+
+    def _d_wins(self) -> bool:
+        """The median of the last L_Ds is below a twentieth of a guess's; a critic's has no zero."""
+        guess = BLIND.get(self.c.loss.name, 0.0)
+        return guess > 0 and statistics.median(self._loss_d) < 0.05 * guess
+
+    def _slower_d(self) -> str:
+        rates = self.c.optimizer
+        return f"lower optimizer.lr_d={rates.lr_d:g}, or raise optimizer.lr_g={rates.lr_g:g}"
 
     def _pinned(self, values: dict[str, float]) -> tuple:
         c, k_t = self.c.loss, values.get("k_t")

@@ -57,16 +57,28 @@ def test_relative_energy_is_advised_on_grey_images_alone(line, advice):
 @pytest.mark.parametrize(
     ("line", "loss_d", "advice"),
     [
-        ("loss=bgan", 0.01, "D always wins: lower optimizer.lr_d=0.0004, or raise optimizer.lr_g="),
-        ("loss=gan", 0.01, "D always wins: lower optimizer.lr_d=0.0002, or raise optimizer.lr_g="),
+        ("loss=bgan", 0.01, "the discriminator always wins: lower optimizer.lr_d=0.0004, or raise"),
+        ("loss=gan", 0.01, "the discriminator always wins: lower optimizer.lr_d=0.0002, or raise"),
         ("loss=gan", 0.5, "lower optimizer.lr_g=0.001, or raise batch_size"),
         ("loss=wgan_gp", -5.0, "lower optimizer.lr_g="),  # a critic's L_D is a distance
     ],
 )
 def test_a_collapse_behind_a_winning_d_is_no_fault_of_the_generators_rate(line, loss_d, advice):
-    dog = Watchdog(settings("train", line, "watch.patience=1"))
-    [alarm] = dog.look({"loss_d": loss_d, "diversity": 0.1}, True)
+    dog = Watchdog(settings("train", line, "watch.patience=3"))
+    for logged in (loss_d, 1.2, loss_d):  # a D that wins loses now and then
+        alarms = dog.look({"loss_d": logged, "diversity": 0.1}, True)
+    [alarm] = [alarm for alarm in alarms if alarm.rule == "collapse"]
     assert f"collapsed; {advice}" in alarm.advice
+
+
+def test_a_d_that_always_wins_is_said_before_the_samples_collapse():
+    dog = Watchdog(settings("train", "loss=bgan_discrete", "watch.patience=3"))
+    assert speaks(dog, times=4, loss_d=0.01) == [[], [], ["winning"], []]
+    assert speaks(dog, times=2, loss_d=0.9) == [[], []]
+    assert ["winning"] in speaks(dog, times=5, loss_d=0.01)  # it passed, and came again
+    for loss, loss_d in (("wgan_gp", -0.01), ("wgan", -0.01), ("began", 0.01), ("ebgan", 0.01)):
+        dog = Watchdog(settings("train", f"loss={loss}", "watch.patience=3"))
+        assert speaks(dog, times=5, loss_d=loss_d) == [[]] * 5
 
 
 def test_finite_sees_one_bad_weight():

@@ -14,8 +14,8 @@ def write(run, gamma, fid, real, fake):
     log = {"step": 100, "images": 6400, "train/loss_real": real, "train/loss_fake": fake}
     (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in ({}, log)))
     scored = [
-        {"step": step, "scores": {"fid": {"value": fid * 60 / step, "floor": 0.5}}, **ENTRY}
-        for step in (60, 30)
+        {"step": step, "scores": {"fid": {"value": fid * 100 / step, "floor": 0.5}}, **ENTRY}
+        for step in (100, 30)
     ]
     (run / "evaluation.json").write_text(json.dumps({"evaluations": scored}))
 
@@ -50,6 +50,26 @@ def test_a_log_that_is_none_is_passed_over(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[2:] == ["| 100 | 1.5 |"]
 
 
+def test_measures_are_those_of_the_checkpoint_that_was_scored(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
+    later = {"step": 200, "images": 12_800, "train/loss_real": 9.0, "train/loss_fake": 1.0}
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as logs:
+        logs.write(json.dumps(later))  # the run went on
+    called(monkeypatch, tmp_path, "--columns", "fid", "step", "images", "ratio")
+    assert capsys.readouterr().out.splitlines()[2] == "| 40 | 100 | 6,400 | 1.5 |"
+
+
+def test_scores_of_unlike_numbers_of_images_do_not_compare(tmp_path, monkeypatch, capsys):
+    for name, n in (("a", 500), ("b", 10_000)):
+        write(tmp_path / name, 2, 40.0, 0.1, 0.15)
+        path = tmp_path / name / "evaluation.json"
+        path.write_text(path.read_text().replace('"step"', f'"n": {n}, "step"'))
+    with pytest.raises(SystemExit) as ended:
+        called(monkeypatch, tmp_path, "--columns", "fid")
+    assert ended.value.code == 2
+    assert "on 500 images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("scores", ['{"fid": 3}', "[]", '{"fid": {"value": null, "floor": 1}}'])
 def test_scores_of_another_shape_are_refused(tmp_path, monkeypatch, capsys, scores):
     write(tmp_path / "a", 2, 40.0, 0.1, 0.15)
@@ -81,8 +101,9 @@ def test_seeds_makes_means_of_runs_that_are_alike(tmp_path, monkeypatch, capsys)
     write(tmp_path / "d", 2, 1.0, 0.1, 0.15)
     (tmp_path / "d" / "evaluation.json").unlink()  # not scored: not counted
     write(tmp_path / "e", 2, 1.0, 0.1, 0.15)
-    log = {"step": 50, "images": 1}  # not as far as the others
-    (tmp_path / "e" / "metrics.jsonl").write_text(json.dumps(log))
+    for name in ("metrics.jsonl", "evaluation.json"):  # not as far as the others
+        path = tmp_path / "e" / name
+        path.write_text(path.read_text().replace('"step": 100', '"step": 50'))
     named_twice = [tmp_path, tmp_path / "a"]
     called(monkeypatch, *named_twice, "--columns", "loss.gamma", "seeds", "fid", "step")
     assert capsys.readouterr().out.splitlines()[2:] == [
