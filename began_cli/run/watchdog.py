@@ -73,7 +73,6 @@ class Watchdog:
     def _collapse(self, values: dict[str, float]) -> tuple:
         share = values["diversity"]
         advice = f"the samples' spread is {share:.0%} of the data's: the generator has collapsed; "
-        rates = self.c.optimizer
         if isinstance(self.c.loss, config.BeganLossConfig):
             advice += f"raise loss.gamma={self.c.loss.gamma:g}"
             relative, grey = self.c.loss.energy == "relative", self.c.dataset.channels == 1
@@ -86,7 +85,7 @@ class Watchdog:
         elif self._d_wins():
             advice += f"the discriminator always wins: {self._slower_d()}"
         else:
-            advice += f"lower optimizer.lr_g={rates.lr_g:g}, or raise batch_size"
+            advice += f"lower optimizer.lr_g={self.c.optimizer.lr_g:g}, or raise batch_size"
         return "collapse", share < self.c.watch.diversity, self.patience, advice, True
 
     def _blind(self, values: dict[str, float]) -> tuple:
