@@ -117,11 +117,8 @@ def _run(command: str, line: list[str]) -> None:
             raise
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             _fail(who, f"cannot write to {error.filename}: {error.strerror}")
-        said = worded(error, CONF)
         resumes = any(word.startswith("resume=") for word in overrides)
-        if resumes and re.match(r"no setting '(loss|model|optimizer|schedule|dataset)\.", said):
-            said += "; a resumed run keeps its own settings: leave it out"
-        _fail(who, said)
+        _fail(who, worded(error, CONF, resumes))
     failures = task.failures()
     if failures and args.multirun:
         _fail(who, f"{len(failures)} of the sweep's runs failed: {'; '.join(failures)}", code=1)

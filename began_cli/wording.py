@@ -18,8 +18,11 @@ def did_you_mean(word: str, choices: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def worded(error: BaseException, conf: Path) -> str:
-    """One line that names the setting and what was wrong with it; `conf` holds the groups."""
+def worded(error: BaseException, conf: Path, resumes: bool = False) -> str:
+    """One line that names the setting and what was wrong with it; `conf` holds the groups.
+
+    `resumes`: the line has resume=, and so was read without the groups of the run that it names.
+    """
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf import errors as oc
 
@@ -39,7 +42,9 @@ def worded(error: BaseException, conf: Path) -> str:
             )
     cause = error if isinstance(error, oc.OmegaConfBaseException) else error.__cause__
     if isinstance(cause, oc.ConfigKeyError | oc.ConfigAttributeError) and cause.full_key:
-        return _no_setting(cause)
+        kept = resumes and cause.full_key.partition(".")[0] in CHOSEN
+        said = "; a resumed run keeps its own settings: leave it out" if kept else ""
+        return _no_setting(cause) + said
     first = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
     match = re.match(r"Ambiguous value for argument '(.*?)=", str(error))
     if match:
@@ -67,6 +72,7 @@ def worded(error: BaseException, conf: Path) -> str:
     return first
 
 
+CHOSEN = ("loss", "model", "optimizer", "schedule", "dataset")  # groups: their settings differ
 WHY_NOT = {
     "loss.pack": "only score discriminators judge images together: loss=gan, bgan, wgan or wgan_gp",
     "loss.pt_weight": "only loss=ebgan_pt pulls away; that needs an autoencoder's code",

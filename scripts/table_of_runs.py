@@ -101,7 +101,7 @@ def read(folder: Path) -> Run:
     run = Run(folder, saved_settings(folder) or OmegaConf.create(), {}, {}, {})
     entry = evaluation(folder)
     scored = entry.get("step", math.inf)
-    logs = [log for log in logs_of(folder) if log.get("step", 0) <= scored]
+    logs = [log for log in logs_of(folder) if log["step"] <= scored]
     for name, number in (logs[-1] if logs else {}).items():
         if isinstance(number, int | float):  # null is one that is not finite
             run.numbers[name.removeprefix("train/")] = float(number)
