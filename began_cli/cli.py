@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from began_cli import __version__
+from began_cli.error_text import did_you_mean, quoted, worded
 from began_cli.errors import UserError
-from began_cli.wording import did_you_mean, quoted, worded
+from began_cli.settings.parse import file_name, parse, register_schemas
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
@@ -75,9 +76,8 @@ def _complete(argv: list[str], commands: list[str]) -> None:
     command = words[1] if "query=bash" in argv else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     sys.argv = ["began", *argv]
-    from began_cli import settings
 
-    settings.register()
+    register_schemas()
     _hydra(command, lambda cfg: None)
 
 
@@ -87,8 +87,7 @@ def _run(command: str, line: list[str]) -> None:
     from hydra._internal.utils import get_args_parser
     from hydra.errors import HydraException
 
-    from began_cli import settings
-    from began_cli.task import Task
+    from began_cli.run_command import Task
 
     who = f"began {command}"
     parser = get_args_parser()
@@ -105,7 +104,7 @@ def _run(command: str, line: list[str]) -> None:
     flags = [word for word in line if word not in args.overrides]
     sys.argv = [who, *flags, *overrides]
 
-    settings.register()
+    register_schemas()
     kept = _standing_folders(overrides)
     task = Task(command, flags, args.multirun, kept, _notes(overrides, args.multirun), CONF)
     try:
@@ -159,8 +158,6 @@ def _sweep_folder(overrides: list[str]) -> str:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from began_cli import settings
-
     words = []
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
@@ -168,15 +165,13 @@ def _sweep_folder(overrides: list[str]) -> str:
             words.append(key)
         elif not override.is_hydra_override() and key not in UNNAMED:
             words.append(f"{key}-{override.get_value_element_as_str()}")
-    return "outputs/sweep/" + settings.file_name("_".join(words))
+    return "outputs/sweep/" + file_name("_".join(words))
 
 
 def _check_sweep(command: str, overrides: list[str]) -> None:
     """Composes and checks each value of a sweep once, before its first run starts."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from began_cli import settings
 
     swept: list[list[str]] = []
     sweeper = next((w for w in reversed(overrides) if w.startswith("hydra/sweeper=")), "=basic")
@@ -188,7 +183,7 @@ def _check_sweep(command: str, overrides: list[str]) -> None:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         for i in range(max((len(values) for values in swept), default=0)):
             chosen = [values[min(i, len(values) - 1)] for values in swept]
-            cfg = settings.parse(command, compose(command, chosen))
+            cfg = parse(command, compose(command, chosen))
             if not sweeper.endswith("=basic") and command == "train" and not cfg.evaluate_every:
                 raise UserError(
                     f"evaluate_every=0: {sweeper} needs a score to go by; set it, and "

@@ -37,20 +37,21 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from began_cli import images, settings
+from began_cli import images
 from began_cli.cli import CONF
 from began_cli.commands import sample as sampling
 from began_cli.commands import train
-from began_cli.commands.ready import batches_of, ready
-from began_cli.config import TrainConfig
 from began_cli.data import sources
 from began_cli.data.batches import Batches
+from began_cli.device import pick_device, wait
+from began_cli.error_text import worded
 from began_cli.errors import UserError
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_device, wait
-from began_cli.wording import worded
+from began_cli.settings.parse import parse, register_schemas
+from began_cli.settings.train import TrainConfig
+from began_cli.training.setup import batches_of, ready
 
 Result = dict[str, Any]
 
@@ -89,9 +90,9 @@ def setting(word: str) -> str:
 
 def composed(overrides: list[str]) -> TrainConfig:
     """The settings that `began train OVERRIDES` would use."""
-    settings.register()
+    register_schemas()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        return settings.parse("train", compose("train", overrides))
+        return parse("train", compose("train", overrides))
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> float:

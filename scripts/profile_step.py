@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmark import composed, noise, plainly
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from began_cli.commands.ready import ready
-from began_cli.run.device import pick_device, wait
+from began_cli.device import pick_device, wait
+from began_cli.training.setup import ready
 
 
 def main() -> None:

@@ -30,14 +30,14 @@ from benchmark import composed, plainly, setting, use_plain_layers
 from torch import Tensor
 from torch.nn import functional as F
 
-from began_cli.commands.in_loop import Scorer
-from began_cli.commands.pictures import Pictures
-from began_cli.commands.ready import ready
-from began_cli.config import TrainConfig
 from began_cli.data import sources
+from began_cli.device import pick_device, wait
 from began_cli.errors import UserError
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_device, wait
+from began_cli.settings.train import TrainConfig
+from began_cli.training.previews import Pictures
+from began_cli.training.scorer import Scorer
+from began_cli.training.setup import ready
 
 
 class Baseline:

@@ -15,11 +15,12 @@ from benchmark import plainly
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from began_cli import images, settings
+from began_cli import images
 from began_cli.cli import CONF
 from began_cli.commands.sample import generate, trained_generator
-from began_cli.config import InterpolateConfig
 from began_cli.gan import inversion, latents, networks
+from began_cli.settings.commands import InterpolateConfig
+from began_cli.settings.parse import parse, register_schemas
 
 FIRST = 10_000  # the targets' first seed
 
@@ -29,11 +30,11 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=32)
     parser.add_argument("settings", nargs="*", help="as for `began interpolate`")
     args = parser.parse_intermixed_args()
-    settings.register()
+    register_schemas()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        cfg = settings.parse("interpolate", compose("interpolate", args.settings))
+        cfg = parse("interpolate", compose("interpolate", args.settings))
         generators = {
-            model: settings.parse("train", compose("train", ["loss=bgan", f"model={model}"]))
+            model: parse("train", compose("train", ["loss=bgan", f"model={model}"]))
             for model in ("began", "dcgan")
         }
     path, generator, trained = trained_generator(cfg.ckpt, cfg.device)

@@ -15,10 +15,10 @@ import torch
 from benchmark import composed, plainly
 
 from began_cli import images
-from began_cli.commands.pictures import sample
-from began_cli.commands.ready import ready
 from began_cli.data import sources
 from began_cli.gan import latents
+from began_cli.training.previews import sample
+from began_cli.training.setup import ready
 
 PACKED = ("gan", "bgan", "wgan_gp", "wgan")
 LOSSES = ("gan", "bgan", "wgan_gp", "wgan", "ebgan", "ebgan_pt", "began")

@@ -23,13 +23,13 @@ from typing import Any
 from benchmark import composed, plainly, setting
 from omegaconf import DictConfig, OmegaConf
 
-from began_cli import settings
 from began_cli.comparison import records
-from began_cli.config import LOSSES as KINDS
-from began_cli.config import TrainConfig
 from began_cli.errors import UserError
-from began_cli.run import checkpoint
-from began_cli.run.resume import auto_margin
+from began_cli.generators import checkpoint
+from began_cli.settings.parse import read_yaml, to_plain
+from began_cli.settings.train import LOSSES as KINDS
+from began_cli.settings.train import TrainConfig
+from began_cli.training.resume import auto_margin
 
 LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
 FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "cifar10": "cifar10"}
@@ -124,7 +124,7 @@ def length(loss: str, dataset: str, args: argparse.Namespace) -> int:
 
 def refuse_another(run: Path, cfg: TrainConfig, words: list[str]) -> None:
     """Refuses a run that was made with other values of the settings that `words` set in `cfg`."""
-    wanted = OmegaConf.create(settings.plain(cfg))
+    wanted = OmegaConf.create(to_plain(cfg))
     saved = saved_settings(run) or wanted
     for key in map(setting, words):
         was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
@@ -137,7 +137,7 @@ def saved_settings(run: Path) -> DictConfig | None:
     """Those of a run that was begun."""
     path = run / "config.yaml"
     try:
-        return OmegaConf.create(settings.read_yaml(path)) if path.exists() else None
+        return OmegaConf.create(read_yaml(path)) if path.exists() else None
     except ValueError as error:
         raise UserError(f"{path}: not what `began train` writes; move the run away") from error
 

@@ -12,9 +12,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from began_cli import cli
-from began_cli import settings as reading
+from began_cli.settings.parse import parse, register_schemas
 
-reading.register()
+register_schemas()
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -38,7 +38,7 @@ def _no_network(folder, root):
 def settings(command: str = "train", *overrides: str):
     """The settings that a command line would give."""
     with initialize_config_dir(config_dir=str(cli.CONF), version_base="1.3"):
-        return reading.parse(command, compose(command, list(overrides)))
+        return parse(command, compose(command, list(overrides)))
 
 
 TINY = ("dataset.image_size=16", "dataset.width=4", "batch_size=4", "model.latent_dim=8")

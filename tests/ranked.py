@@ -12,7 +12,7 @@ from began_cli import ranks
 from began_cli.data.batches import Batches
 from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
-from began_cli.run import schedule
+from began_cli.training import schedule
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from began_cli import __version__, wording
+from began_cli import __version__, error_text
 from began_cli.data.sources import _download as REAL_DOWNLOAD
 
 
@@ -167,7 +167,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(digits, tmp_path):
 
 
 def test_a_bug_is_a_traceback_and_not_a_user_error(began, monkeypatch, digits):
-    monkeypatch.setattr("began_cli.commands.training.ready", lambda *_: 1 / 0)
+    monkeypatch.setattr("began_cli.training.loop.ready", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         began("train", "steps=1", f"dataset.root={digits}")
 
@@ -333,7 +333,7 @@ def test_help_takes_less_than_a_third_of_importing_torch():
 
 
 def test_did_you_mean_is_silent_about_strangers():
-    assert wording.did_you_mean("xyzzy", ["train", "sample"]) == ""
+    assert error_text.did_you_mean("xyzzy", ["train", "sample"]) == ""
 
 
 def test_unwritable_output_folder(began, digits, tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_joblib_s_workers_take_a_gpu_each(monkeypatch):
 
     import torch
 
-    from began_cli.run.device import pick_device
+    from began_cli.device import pick_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)

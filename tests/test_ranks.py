@@ -15,9 +15,9 @@ from torch import nn
 
 from began_cli import ranks
 from began_cli.data.batches import Batches
+from began_cli.device import pick_device
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.layers import BatchNorm2d
-from began_cli.run.device import pick_device
 
 SMALL = ["dataset.image_size=16", "dataset.width=4", "model.latent_dim=8", "accumulate=2"]
 LOSSES = ["began", "began_relative", "began_unbalanced", "bgan_discrete"]

@@ -10,16 +10,19 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from began_cli import images, settings
+from began_cli import images
 from began_cli.commands.sample import generate, output_folder, writing
 from began_cli.comparison import page, records, tables
 from began_cli.comparison.records import FAILED, Run
-from began_cli.config import CompareConfig, TrainConfig
+from began_cli.device import pick_device
 from began_cli.errors import UserError
 from began_cli.files import replacing
 from began_cli.gan import latents
-from began_cli.run import checkpoint, resume
-from began_cli.run.device import pick_device
+from began_cli.generators import checkpoint
+from began_cli.settings.commands import CompareConfig
+from began_cli.settings.parse import read_yaml
+from began_cli.settings.train import TrainConfig
+from began_cli.training import resume
 
 NAME = "compare"  # of the page and the table
 LEFT_BY_A_RUN = {"samples", "checkpoints", "train.log", "metrics.jsonl", ".lock"}
@@ -163,7 +166,7 @@ def told(run: Run, lines: list[str]) -> list[str]:
 def settings_of(folder: Path) -> dict[str, Any]:
     """What config.yaml says, flat; nothing if it is not there or not whole."""
     try:
-        return resume.flat(checkpoint.upgrade_config(settings.read_yaml(folder / "config.yaml")))
+        return resume.flat(checkpoint.upgrade_config(read_yaml(folder / "config.yaml")))
     except (OSError, ValueError):
         return {}
 

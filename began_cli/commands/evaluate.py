@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from began_cli import __version__, checks, images
+from began_cli import __version__, images
 from began_cli.commands.sample import (
     generate,
     generator_of,
@@ -16,8 +16,8 @@ from began_cli.commands.sample import (
     read_checkpoint,
     writing,
 )
-from began_cli.config import DatasetConfig, EvaluateConfig, FileDatasetConfig
 from began_cli.data import sources
+from began_cli.device import pick_device
 from began_cli.errors import UserError
 from began_cli.evaluation import coverage, features, references, report, scores
 from began_cli.evaluation.features import Extractor, Features
@@ -25,7 +25,9 @@ from began_cli.evaluation.references import Plan
 from began_cli.evaluation.report import Score
 from began_cli.files import cache_home
 from began_cli.gan import latents
-from began_cli.run.device import pick_device
+from began_cli.settings import checks
+from began_cli.settings.commands import EvaluateConfig
+from began_cli.settings.train import DatasetConfig, FileDatasetConfig
 
 CLASSIFIERS = {"mnist": "mnist-cnn", "stacked_mnist": "mnist-cnn", "fashion_mnist": "fashion-cnn"}
 BLOCK = 1024  # images held at a time: sixteen chunks of the generator, four batches

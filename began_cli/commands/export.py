@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from began_cli.checks import EXPORTS
 from began_cli.commands.sample import read_checkpoint, writing
-from began_cli.config import ExportConfig
 from began_cli.errors import UserError
 from began_cli.evaluation import report
-from began_cli.run import portable
+from began_cli.generators import portable
+from began_cli.settings.checks import EXPORTS
+from began_cli.settings.commands import ExportConfig
 
 
 def main(cfg: ExportConfig) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from began_cli import images
 from began_cli.commands.reconstruct import refuse_exported, show_pictures, trained_critic
 from began_cli.commands.sample import generate, output_folder, trained_generator, writing
-from began_cli.config import InterpolateConfig, TrainConfig
 from began_cli.data import pictures
 from began_cli.errors import UserError
 from began_cli.gan import inversion, latents
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
+from began_cli.settings.commands import InterpolateConfig
+from began_cli.settings.train import TrainConfig
 
 BATCH = 256  # images and starts that are searched for at a time
 

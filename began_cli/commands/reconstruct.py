@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from began_cli import config, images
+from began_cli import images
 from began_cli.commands.sample import (
     CHUNK,
     generator_of,
@@ -17,13 +17,14 @@ from began_cli.commands.sample import (
     read_checkpoint,
     writing,
 )
-from began_cli.config import SampleConfig, TrainConfig
 from began_cli.data import pictures
+from began_cli.device import pick_device
 from began_cli.errors import UserError
 from began_cli.gan import latents
 from began_cli.gan.losses import Loss
-from began_cli.run import checkpoint, portable
-from began_cli.run.device import pick_device
+from began_cli.generators import checkpoint, portable
+from began_cli.settings.commands import SampleConfig
+from began_cli.settings.train import DatasetConfig, TrainConfig
 
 SHOWN = 64  # pairs on the sheet
 
@@ -90,7 +91,7 @@ def refuse_exported(ckpt: str | None, asked: str) -> None:
         raise UserError(f"{asked}: {ckpt} holds the generator alone; give a checkpoint as ckpt=…")
 
 
-def show_pictures(named: Any, data: config.DatasetConfig) -> pictures.Pictures:
+def show_pictures(named: Any, data: DatasetConfig) -> pictures.Pictures:
     """The images that a setting names, as the model takes them; says what was changed."""
     loaded = pictures.load(named, data)
     for note in loaded.notes:

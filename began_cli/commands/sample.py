@@ -14,11 +14,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from began_cli import images
-from began_cli.config import SampleConfig, TrainConfig
+from began_cli.device import pick_device
 from began_cli.errors import UserError
 from began_cli.gan import latents
-from began_cli.run import checkpoint, portable
-from began_cli.run.device import pick_device
+from began_cli.generators import checkpoint, portable
+from began_cli.settings.commands import SampleConfig
+from began_cli.settings.train import TrainConfig
 
 CHUNK = 64  # images at a time; always this many, so that no image depends on how many are asked for
 

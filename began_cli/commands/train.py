@@ -9,19 +9,21 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from began_cli import config, ranks, settings
-from began_cli.commands import dry_run, in_loop
-from began_cli.commands.ready import batches_of
-from began_cli.commands.training import prepare
-from began_cli.config import TrainConfig
+from began_cli import ranks
 from began_cli.data import sources
+from began_cli.device import enough_memory, pick_device
 from began_cli.errors import UserError
 from began_cli.gan.build import settle_margin
-from began_cli.run import checkpoint, resume
-from began_cli.run.device import enough_memory, pick_device
-from began_cli.run.lock import only_process
-from began_cli.run.monitor import Monitor, Silent
-from began_cli.run.signals import RESUME_ME, StopRequest
+from began_cli.generators import checkpoint
+from began_cli.settings.parse import to_plain, to_yaml
+from began_cli.settings.train import EbganLossConfig, FileDatasetConfig, TrainConfig
+from began_cli.training import dry_run, resume
+from began_cli.training import scorer as in_loop
+from began_cli.training.lock import only_process
+from began_cli.training.loop import prepare
+from began_cli.training.monitor import Monitor, Silent
+from began_cli.training.setup import batches_of
+from began_cli.training.signals import RESUME_ME, StopRequest
 
 
 def main(cfg: TrainConfig, typed: list[str]) -> float | None:
@@ -45,7 +47,7 @@ def train(cfg: TrainConfig, typed: list[str], held: ExitStack) -> float | None:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # whose random state is the one that is saved
     source = ranks.of_each(lambda: sources.load(cfg.dataset), first_alone=True)
-    if isinstance(cfg.dataset, config.FileDatasetConfig):  # so that it can go on from elsewhere
+    if isinstance(cfg.dataset, FileDatasetConfig):  # so that it can go on from elsewhere
         cfg.dataset.root = str(Path(cfg.dataset.root).expanduser().absolute())
     ranks.of_each(lambda: same_images(cfg, source, saved))
     scored = cfg.evaluate_every and ranks.first()
@@ -59,7 +61,7 @@ def train(cfg: TrainConfig, typed: list[str], held: ExitStack) -> float | None:
     margin = ranks.of_first(
         lambda: settle_margin(cfg, lambda: batches_of(cfg, source, device), device)
     )
-    if margin is not None and isinstance(cfg.loss, config.EbganLossConfig):
+    if margin is not None and isinstance(cfg.loss, EbganLossConfig):
         cfg.loss.margin = margin
     seed_everything(cfg.seed)  # the first weights are those of any other margin
     monitor = held.enter_context(ranks.of_each(lambda: open_monitor(cfg, run, saved)))
@@ -124,9 +126,9 @@ def open_monitor(cfg: TrainConfig, run: Path, saved: dict[str, Any] | None) -> M
     """Process 0's monitor, the settings written beside it; the others' is silent."""
     if not ranks.first():
         return Silent()
-    (run / "config.yaml").write_text(settings.to_yaml(cfg), encoding="utf-8")
+    (run / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
     logged_at = saved["monitor"].get("logged_at", 0) if saved else 0
-    return Monitor(run, cfg.steps, resume.flat(settings.plain(cfg)), logged_at)
+    return Monitor(run, cfg.steps, resume.flat(to_plain(cfg)), logged_at)
 
 
 def seed_everything(seed: int) -> None:

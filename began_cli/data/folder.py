@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from began_cli import config
 from began_cli.data import cache
 from began_cli.errors import UserError
 from began_cli.files import cache_home
+from began_cli.settings.train import FolderDatasetConfig
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 GLANCE = 1000  # images that a glance reads
@@ -29,7 +29,7 @@ class Folder(NamedTuple):
     warning: str | None
 
 
-def read(c: config.FolderDatasetConfig, glance: bool) -> Folder:
+def read(c: FolderDatasetConfig, glance: bool) -> Folder:
     """All images below `dataset.root`, from the cache if they are there, else into it.
 
     With `glance` only GLANCE of them, and no cache. Raises UserError if there are none.

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from began_cli import config
 from began_cli.data import folder
 from began_cli.errors import UserError
+from began_cli.settings.train import DatasetConfig, FolderDatasetConfig
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Pictures:
     notes: list[str]  # one line for each kind of change
 
 
-def load(named: Any, data: config.DatasetConfig) -> Pictures:
+def load(named: Any, data: DatasetConfig) -> Pictures:
     """The images of a folder, a file or a list of files, in the size and colours of `data`.
 
     Images are cut to their centre square and resized; of a data set that is padded (28 pixels to
@@ -61,13 +61,13 @@ def _files(named: Any) -> list[Path]:
     return paths
 
 
-def _read(path: Path, data: config.DatasetConfig) -> tuple[Tensor, list[str]]:
+def _read(path: Path, data: DatasetConfig) -> tuple[Tensor, list[str]]:
     """One image, uint8 (C, H, W), and what had to be changed."""
     size, mode = data.image_size, "RGB" if data.channels == 3 else "L"
     try:
         with Image.open(path) as image:
             (width, height), colours = image.size, image.mode
-        padded = not isinstance(data, config.FolderDatasetConfig) and max(width, height) < size
+        padded = not isinstance(data, FolderDatasetConfig) and max(width, height) < size
         pixels = folder.centre_square(path, mode, min(width, height) if padded else size)
     except Exception as error:  # Pillow's readers raise nearly anything at a damaged file
         raise UserError(f"images={path}: cannot be read as an image ({error})") from None

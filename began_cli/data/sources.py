@@ -13,11 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from began_cli import config
 from began_cli.data import cache, folder
 from began_cli.errors import UserError
 from began_cli.files import downloading
 from began_cli.images import to_grey
+from began_cli.settings.train import (
+    DatasetConfig,
+    FileDatasetConfig,
+    FolderDatasetConfig,
+    MnistDatasetConfig,
+    RingDatasetConfig,
+    StackedMnistDatasetConfig,
+)
 
 SHIPPED = Path(__file__).parent / "mnist_test"
 TRIPLES = 128_000  # of stacked MNIST, PacGAN's protocol
@@ -45,25 +52,25 @@ class Source:
         return {"origin": self.origin, "count": len(self.images), "sha256": self.sha256}
 
 
-def load(c: config.DatasetConfig, glance: bool = False) -> Source:
+def load(c: DatasetConfig, glance: bool = False) -> Source:
     """The images that the settings name. Raises UserError if they cannot be had.
 
     With `glance` nothing is downloaded or written, and of a folder only some images are read.
     """
     download = _download_nothing if glance else _download
     match c:
-        case config.FolderDatasetConfig():
+        case FolderDatasetConfig():
             read = folder.read(c, glance)
             origin = str(Path(c.root).expanduser().absolute())
             held = read.held
             return Source(held.images, origin, read.warning, held.sha256, held.forget, read.files)
-        case config.StackedMnistDatasetConfig():
+        case StackedMnistDatasetConfig():
             return _stacked_mnist(c, download)
-        case config.MnistDatasetConfig():
+        case MnistDatasetConfig():
             return _mnist(c, download)
-        case config.RingDatasetConfig():
+        case RingDatasetConfig():
             return _ring(c)
-        case config.FileDatasetConfig():
+        case FileDatasetConfig():
             return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c, download)
     raise AssertionError(f"no source for {type(c).__name__}")
 
@@ -71,7 +78,7 @@ def load(c: config.DatasetConfig, glance: bool = False) -> Source:
 # --- MNIST and Fashion-MNIST ----------------------------------------------------------------------
 
 
-def _mnist(c: config.MnistDatasetConfig, download: Download) -> Source:
+def _mnist(c: MnistDatasetConfig, download: Download) -> Source:
     try:
         return _idx_source(c, "MNIST", download)
     except _NotThereError as error:
@@ -90,9 +97,9 @@ def _mnist(c: config.MnistDatasetConfig, download: Download) -> Source:
         )
 
 
-def _stacked_mnist(c: config.StackedMnistDatasetConfig, download: Download) -> Source:
+def _stacked_mnist(c: StackedMnistDatasetConfig, download: Download) -> Source:
     """128,000 random triples of digits, one a colour, the same ones every time (1712.04086)."""
-    single = config.MnistDatasetConfig(
+    single = MnistDatasetConfig(
         name="mnist",
         image_size=c.image_size,
         channels=1,
@@ -111,7 +118,7 @@ def _stacked_mnist(c: config.StackedMnistDatasetConfig, download: Download) -> S
     return Source(images, f"{TRIPLES:,} triples of {digits.origin}", digits.warning)
 
 
-def _fashion_mnist(c: config.FileDatasetConfig, download: Download) -> Source:
+def _fashion_mnist(c: FileDatasetConfig, download: Download) -> Source:
     try:
         return _idx_source(c, "FashionMNIST", download)
     except _NotThereError as error:
@@ -121,7 +128,7 @@ def _fashion_mnist(c: config.FileDatasetConfig, download: Download) -> Source:
         ) from None
 
 
-def _idx_source(c: config.FileDatasetConfig, own: str, download: Download) -> Source:
+def _idx_source(c: FileDatasetConfig, own: str, download: Download) -> Source:
     """The training images of an idx data set: found under dataset.root, else downloaded."""
     root = Path(c.root).expanduser()
     for place in (root / own / "raw", root / c.name, root):
@@ -171,7 +178,7 @@ def _read_idx(path: Path) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-def _cifar10(c: config.FileDatasetConfig, download: Download) -> Source:
+def _cifar10(c: FileDatasetConfig, download: Download) -> Source:
     from torchvision.datasets import CIFAR10
 
     root = Path(c.root).expanduser()
@@ -193,7 +200,7 @@ def _cifar10(c: config.FileDatasetConfig, download: Download) -> Source:
     return Source(_fit(images, c), str((root / "cifar-10-batches-py").absolute()))
 
 
-def _fit(images: Tensor, c: config.DatasetConfig) -> Tensor:
+def _fit(images: Tensor, c: DatasetConfig) -> Tensor:
     """uint8 images padded with black to 8*2^k, resized if another size is asked for, coloured."""
     side = images.shape[-1]
     padded = max(16, 1 << (side - 1).bit_length())
@@ -217,7 +224,7 @@ def _fit(images: Tensor, c: config.DatasetConfig) -> Tensor:
 # --- points of the plane --------------------------------------------------------------------------
 
 
-def _ring(c: config.RingDatasetConfig) -> Source:
+def _ring(c: RingDatasetConfig) -> Source:
     """50,000 points of Gaussians evenly spaced on a ring, the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     mode = torch.randint(c.modes, (50_000,), generator=generator)

@@ -7,11 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
-from began_cli import config
-from began_cli.config import TrainConfig
 from began_cli.gan import losses, networks
 from began_cli.gan.margin import find_margin
 from began_cli.gan.update import Update
+from began_cli.settings.train import (
+    AdamWOptimizerConfig,
+    BeganModelConfig,
+    EbganLossConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 
 def build(
@@ -29,7 +34,7 @@ def build(
     if amp is not None:  # half precision convolves faster with the channels last; single does not
         generator.to(memory_format=torch.channels_last)
         discriminator.to(memory_format=torch.channels_last)
-    steps = cfg.model.carry_steps if isinstance(cfg.model, config.BeganModelConfig) else 1
+    steps = cfg.model.carry_steps if isinstance(cfg.model, BeganModelConfig) else 1
     return Update(
         generator,
         discriminator,
@@ -48,14 +53,14 @@ def build_discriminator(cfg: TrainConfig, loss: losses.Loss, device: torch.devic
     return networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, loss.critic, device)
 
 
-def build_optimizer(c: config.OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
+def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
     """The optimizer that the settings name for one network's weights."""
     betas = first, second = c.betas[0], c.betas[1]
     weights = list(network.parameters())
     if c.name == "rmsprop":
         return RMSprop(weights, lr=lr, alpha=second, momentum=first, eps=c.eps, foreach=True)
     fused = weights[0].device.type != "mps"
-    if isinstance(c, config.AdamWOptimizerConfig):
+    if isinstance(c, AdamWOptimizerConfig):
         decay = c.weight_decay
         return AdamW(weights, lr=lr, betas=betas, eps=c.eps, weight_decay=decay, fused=fused)
     return Adam(weights, lr=lr, betas=betas, eps=c.eps, fused=fused)
@@ -68,7 +73,7 @@ def settle_margin(
 
     `stream()` gives batches of the data from the beginning.
     """
-    if not isinstance(cfg.loss, config.EbganLossConfig) or cfg.loss.margin != "auto":
+    if not isinstance(cfg.loss, EbganLossConfig) or cfg.loss.margin != "auto":
         return None
     loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0))
     autoencoder = build_discriminator(cfg, loss, device)

@@ -13,8 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from began_cli import config, ranks
+from began_cli import ranks
 from began_cli.images import to_float
+from began_cli.settings.train import (
+    BeganLossConfig,
+    BeganUnbalancedLossConfig,
+    BganDiscreteLossConfig,
+    BganLossConfig,
+    EbganLossConfig,
+    EbganPtLossConfig,
+    GanLossConfig,
+    LossConfig,
+    WganGpLossConfig,
+    WganLossConfig,
+)
 
 
 class Reconstruction(NamedTuple):
@@ -99,9 +111,7 @@ class BeganUnbalanced(AutoencoderLoss):
 
     background: Tensor
 
-    def __init__(
-        self, c: config.BeganUnbalancedLossConfig, image_shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, c: BeganUnbalancedLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.energy, self.content_floor = c.energy, c.content_floor
         self.separate_latents = c.separate_latents
@@ -142,7 +152,7 @@ class Began(BeganUnbalanced):
 
     k_t: Tensor
 
-    def __init__(self, c: config.BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, c: BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
         self.gamma, self.lambda_k, self.k_min, self.k_max = c.gamma, c.lambda_k, c.k_min, c.k_max
         self.register_buffer("k_t", torch.tensor(float(c.k_0)))
@@ -160,7 +170,7 @@ class Ebgan(AutoencoderLoss):
     L_D = E(x) + [m - E(g)]+, L_G = E(g), E(v) = ||v - D(v)||_2 over an image's pixels.
     """
 
-    def __init__(self, c: config.EbganLossConfig) -> None:
+    def __init__(self, c: EbganLossConfig) -> None:
         super().__init__()
         assert isinstance(c.margin, float | int)  # `auto` has been settled by gan/margin.py
         self.margin = c.margin
@@ -177,7 +187,7 @@ class Ebgan(AutoencoderLoss):
 class EbganPt(Ebgan):
     """EBGAN-PT (1609.03126, section 2.4): L_G gains pt_weight times the pulling-away term."""
 
-    def __init__(self, c: config.EbganPtLossConfig) -> None:
+    def __init__(self, c: EbganPtLossConfig) -> None:
         super().__init__(c)
         self.pt_weight, self.pt_global = c.pt_weight, c.pt_global
 
@@ -192,7 +202,7 @@ class EbganPt(Ebgan):
 class Gan(LogisticLoss):
     """GAN (1406.2661) on logits; the generator's loss is non-saturating unless told otherwise."""
 
-    def __init__(self, c: config.GanLossConfig) -> None:
+    def __init__(self, c: GanLossConfig) -> None:
         super().__init__()
         self.saturating = c.saturating
 
@@ -209,7 +219,7 @@ class Bgan(LogisticLoss):
 
     log_z: Tensor
 
-    def __init__(self, c: config.BganLossConfig) -> None:
+    def __init__(self, c: BganLossConfig) -> None:
         super().__init__()
         self.seek_log_z, self.decay = c.log_z, c.log_z_decay
         self.register_buffer("log_z", torch.tensor(0.0))
@@ -233,7 +243,7 @@ class BganDiscrete(LogisticLoss):
     L_D is GAN's, over real images made black and white and all the drawn ones.
     """
 
-    def __init__(self, c: config.BganDiscreteLossConfig) -> None:
+    def __init__(self, c: BganDiscreteLossConfig) -> None:
         super().__init__()
         self.samples = c.samples
 
@@ -288,7 +298,7 @@ class Wgan(ScoreLoss):
 class WganGp(Wgan):
     """WGAN-GP (1704.00028, algorithm 1): instead of the clipping L_D gains the gradient penalty."""
 
-    def __init__(self, c: config.WganGpLossConfig) -> None:
+    def __init__(self, c: WganGpLossConfig) -> None:
         super().__init__(c.n_critic, clip=None)
         self.gp_weight, self.pack = c.gp_weight, c.pack
 
@@ -304,26 +314,26 @@ class WganGp(Wgan):
         return self.gp_weight * (norm - 1).square().mean()
 
 
-def build(c: config.LossConfig, image_shape: tuple[int, int, int]) -> Loss:
+def build(c: LossConfig, image_shape: tuple[int, int, int]) -> Loss:
     """The loss that the settings name, for images of `image_shape` (C, H, W)."""
     match c:
-        case config.BeganLossConfig():
+        case BeganLossConfig():
             return Began(c, image_shape)
-        case config.BeganUnbalancedLossConfig():
+        case BeganUnbalancedLossConfig():
             return BeganUnbalanced(c, image_shape)
-        case config.EbganPtLossConfig():
+        case EbganPtLossConfig():
             return EbganPt(c)
-        case config.EbganLossConfig():
+        case EbganLossConfig():
             return Ebgan(c)
-        case config.BganLossConfig():
+        case BganLossConfig():
             return Bgan(c)
-        case config.BganDiscreteLossConfig():
+        case BganDiscreteLossConfig():
             return BganDiscrete(c)
-        case config.GanLossConfig():
+        case GanLossConfig():
             return Gan(c)
-        case config.WganLossConfig():
+        case WganLossConfig():
             return Wgan(c.n_critic, c.clip)
-        case config.WganGpLossConfig():
+        case WganGpLossConfig():
             return WganGp(c)
     raise AssertionError(f"no loss for {type(c).__name__}")
 

@@ -14,9 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from began_cli import config
 from began_cli.gan.layers import BatchNorm2d, Carry, Elu, UpConv2d
 from began_cli.gan.losses import Reconstruction
+from began_cli.settings.train import (
+    BeganModelConfig,
+    BganDiscreteLossConfig,
+    DatasetConfig,
+    DcganModelConfig,
+    LossConfig,
+    MlpModelConfig,
+    ModelConfig,
+    ScoreLossConfig,
+    WganGpLossConfig,
+)
 
 # --- BEGAN: 3x3 convolutions and ELU, no normalisation (1703.10717, figure 1) ---------------------
 
@@ -189,9 +199,9 @@ class BlackAndWhite(nn.Module):
 
 
 def build_generator(
-    model: config.ModelConfig,
-    data: config.DatasetConfig,
-    loss: config.LossConfig,
+    model: ModelConfig,
+    data: DatasetConfig,
+    loss: LossConfig,
     device: torch.device,
 ) -> nn.Module:
     """Latents (N, model.latent_dim) to images, on the device.
@@ -200,7 +210,7 @@ def build_generator(
     """
     family = _family(model, data, device)
     decoder = family.decoder(model.latent_dim, 0.0)
-    if isinstance(loss, config.BganDiscreteLossConfig):
+    if isinstance(loss, BganDiscreteLossConfig):
         generator: nn.Module = BlackAndWhite(decoder)
     else:
         generator = nn.Sequential(decoder, family.output)
@@ -208,17 +218,17 @@ def build_generator(
 
 
 def build_discriminator(
-    model: config.ModelConfig,
-    data: config.DatasetConfig,
-    loss: config.LossConfig,
+    model: ModelConfig,
+    data: DatasetConfig,
+    loss: LossConfig,
     critic: str,
     device: torch.device,
 ) -> nn.Module:
     """An `Autoencoder` or a `Score`, as the loss's `critic` asks, with fresh initial weights."""
-    pack = loss.pack if isinstance(loss, config.ScoreLossConfig) else 1
+    pack = loss.pack if isinstance(loss, ScoreLossConfig) else 1
     family = _family(model, data, device, pack)
-    dropout = model.dropout if isinstance(model, config.MlpModelConfig) else 0.0
-    norm = layer_norm if isinstance(loss, config.WganGpLossConfig) else BatchNorm2d
+    dropout = model.dropout if isinstance(model, MlpModelConfig) else 0.0
+    norm = layer_norm if isinstance(loss, WganGpLossConfig) else BatchNorm2d
     if critic == "score":
         return Score(family.encoder(1, dropout, norm), pack).apply(_initialiser(model)).to(device)
     encoder = family.encoder(model.code_dim, dropout, norm)
@@ -233,7 +243,7 @@ class _Family(NamedTuple):
 
 
 def _family(
-    model: config.ModelConfig, data: config.DatasetConfig, device: torch.device, pack: int = 1
+    model: ModelConfig, data: DatasetConfig, device: torch.device, pack: int = 1
 ) -> _Family:
     """`pack` is the number of images that an encoder sees as one."""
     size, channels, width = data.image_size, data.channels, model.width
@@ -241,7 +251,7 @@ def _family(
     output = nn.Tanh() if model.output == "tanh" else nn.Identity()
     shape = (channels, size, size)
     match model:
-        case config.BeganModelConfig():
+        case BeganModelConfig():
             residual, flat = model.residual, model.first_stage == "flat"
             skips, upsample = model.skips, model.upsample
             if upsample == "auto":  # MPS computes transposed convolutions slowly
@@ -254,13 +264,13 @@ def _family(
                 ),
                 output,
             )
-        case config.DcganModelConfig():
+        case DcganModelConfig():
             return _Family(
                 lambda outputs, _, norm: dcgan_encoder(size, seen, width, outputs, norm),
                 lambda inputs, _: dcgan_decoder(size, channels, width, inputs),
                 output,
             )
-        case config.MlpModelConfig():
+        case MlpModelConfig():
             pixels, layers = math.prod(shape), model.layers
             return _Family(
                 lambda outputs, dropout, _: nn.Sequential(
@@ -274,7 +284,7 @@ def _family(
     raise AssertionError(f"no networks for {type(model).__name__}")
 
 
-def _initialiser(model: config.ModelConfig) -> Callable[[nn.Module], None]:
+def _initialiser(model: ModelConfig) -> Callable[[nn.Module], None]:
     """Sets a layer's first weights, and zero biases; `torch` leaves them as PyTorch made them.
 
     orthogonal: with a gain, leaves a plain autoencoder's "blank" start soon. normal: DCGAN's,

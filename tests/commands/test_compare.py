@@ -18,7 +18,7 @@ from PIL import Image
 from began_cli.commands import train
 from began_cli.comparison import records, tables
 from began_cli.comparison.records import Column, Run
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
 
 GAMMAS, SEEDS = (0.3, 0.5), (1, 2)
 CNN, OTHER = "mnist-cnn@6b0b2a93", "inception@01234567"

@@ -16,7 +16,7 @@ import began_cli
 from began_cli import images, load_generator
 from began_cli.errors import UserError
 from began_cli.gan import latents
-from began_cli.run import checkpoint, portable
+from began_cli.generators import checkpoint, portable
 
 PACKAGE = Path(began_cli.__file__).parent
 SEEDS = range(64)
@@ -58,6 +58,7 @@ def test_safetensors_in_a_fresh_process_without_conf_or_run(began, tiny_run, els
 import sys, began_cli
 assert "torch" not in sys.modules
 from began_cli import load_generator
+
 import numpy, torch
 assert began_cli.__file__.startswith(sys.path[0])
 generator = load_generator("g.safetensors")

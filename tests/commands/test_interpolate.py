@@ -9,7 +9,7 @@ from PIL import Image
 from began_cli import images
 from began_cli.commands.sample import generate
 from began_cli.gan import latents
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
 
 
 def strip_image(path, column: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from began_cli import images
 from began_cli.commands.reconstruct import wasserstein
 from began_cli.commands.sample import trained_generator
 from began_cli.gan import latents
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
 
 
 def test_wasserstein_of_equal_and_unequal_samples():

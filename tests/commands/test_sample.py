@@ -5,7 +5,7 @@ from PIL import Image
 
 from began_cli.commands.sample import generate
 from began_cli.gan import latents
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
 
 
 def test_npz(began, tiny_run, tmp_path):

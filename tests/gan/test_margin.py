@@ -2,9 +2,9 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from began_cli.config import EbganLossConfig
 from began_cli.gan.losses import Ebgan, Reconstruction
 from began_cli.gan.margin import find_margin
+from began_cli.settings.train import EbganLossConfig
 
 
 class Constant(nn.Module):

@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from torch.optim import SGD
 from torch.profiler import ProfilerActivity, profile
 
-from began_cli import config
 from began_cli.data.batches import Batches
 from began_cli.gan import layers, losses, networks
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
+from began_cli.settings.train import LOSSES
 
 CPU = torch.device("cpu")
 MODELS = ("began", "dcgan", "mlp")
@@ -376,7 +376,7 @@ def test_ema_is_a_moving_average():
     assert not update.ema[0].last.weight.requires_grad
 
 
-@pytest.mark.parametrize("loss", config.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_step_reads_nothing_back_from_the_device(loss):
     """`item`, `bool(tensor)` and `tolist` all end in aten::_local_scalar_dense.
 

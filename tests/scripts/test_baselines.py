@@ -11,8 +11,8 @@ import torch
 from benchmark import composed, noise
 from torch import nn
 
-from began_cli.commands.ready import ready
 from began_cli.gan import losses
+from began_cli.training.setup import ready
 
 CPU = torch.device("cpu")
 LINE = ["dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size=4"]

@@ -9,7 +9,7 @@ import benchmark
 import pytest
 import torch
 
-from began_cli.commands.ready import ready
+from began_cli.training.setup import ready
 
 SCRIPTS = Path(benchmark.__file__).parent
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ from benchmark import composed
 from PIL import Image
 from reproduce_curves import PAGES, STEPS
 
-from began_cli.config import LOSSES
 from began_cli.errors import UserError
+from began_cli.settings.train import LOSSES
 
 
 def test_every_run_composes_and_every_page_is_there():

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from began_cli import images
-from began_cli.commands.pictures import Pictures
-from began_cli.commands.ready import Ready, ready
-from began_cli.config import EbganLossConfig, TrainConfig
 from began_cli.data import sources
+from began_cli.device import enough_memory, pick_device, precision_name, wait
 from began_cli.gan.flops import count_flops
-from began_cli.run.device import enough_memory, pick_device, precision_name, wait
+from began_cli.settings.train import EbganLossConfig, TrainConfig
+from began_cli.training.previews import Pictures
+from began_cli.training.setup import Ready, ready
 
 WARM_UP, STEPS = 3, 20
 LINE = 600  # bytes of one log in metrics.jsonl, train.log and TensorBoard's scalars; measured

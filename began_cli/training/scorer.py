@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from began_cli.commands.evaluate import Judges, record_of, wanted_scores
-from began_cli.config import TrainConfig
 from began_cli.data.sources import Source
 from began_cli.evaluation import references, report, scores
 from began_cli.evaluation.report import Score
+from began_cli.settings.train import TrainConfig
 
 BINS = 100  # as in conf/evaluate.yaml: the score that has bins is not among these
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import TINY, settings
 
-from began_cli.commands import dry_run
-from began_cli.commands.ready import ready
 from began_cli.data import sources
 from began_cli.gan.flops import count_flops
+from began_cli.training import dry_run
+from began_cli.training.setup import ready
 
 
 def test_it_says_what_a_run_would_cost_and_writes_nothing(began, digits, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from began_cli.errors import UserError
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
 
 
 def state(**more):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from began_cli import images
 from began_cli.gan import latents
 from began_cli.gan.update import Update
-from began_cli.run.monitor import Monitor
+from began_cli.training.monitor import Monitor
 
 SHOWN = 64  # images on a sample grid, and those that diversity is measured on
 WALK_ROWS, WALK_STEPS = 4, 8  # of the interpolation that TensorBoard shows

@@ -7,8 +7,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from began_cli.error_text import quoted, worded
 from began_cli.errors import UserError
-from began_cli.wording import quoted, worded
 
 
 class Task:
@@ -34,10 +34,10 @@ class Task:
         self.crashed, self._failures = False, list[str]()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from began_cli import settings
+        from began_cli.settings.parse import register_schemas
 
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        settings.register()  # a new process does not know the schemas and resolvers yet
+        register_schemas()  # a new process does not know the schemas and resolvers yet
         self.__dict__ |= state
 
     def __call__(self, cfg: Any) -> Any:
@@ -70,20 +70,20 @@ class Task:
             discard_empty(Path(hydra.runtime.output_dir), self.kept)
 
     def _run(self, cfg: Any, hydra: Any) -> Any:
-        from began_cli import settings
+        from began_cli.settings.parse import parse
 
         if self.command != "train":
-            parsed = settings.parse(self.command, cfg)
+            parsed = parse(self.command, cfg)
             return importlib.import_module(f"began_cli.commands.{self.command}").main(parsed)
         cfg.out = hydra.runtime.output_dir
         begun = any(Path(cfg.out).glob("checkpoints/step-*.pt"))
         if self.multirun and cfg.resume is None and begun:
             cfg.resume = cfg.out  # the same sweep once more: it goes on, or is done
-        parsed = settings.parse("train", cfg)
+        parsed = parse("train", cfg)
         words = list(hydra.overrides.task)
         typed = [key_of(word) for word in words]
         if parsed.devices > 1 and not parsed.dry_run and "WORLD_SIZE" not in os.environ:
-            launch = importlib.import_module("began_cli.commands.launch")
+            launch = importlib.import_module("began_cli.training.launch")
             line = [word for word in self.flags if word not in ("-m", "--multirun")]
             line += [word for word in words if not word.startswith("resume=")]
             line += [f"resume={quoted(parsed.resume)}"] if parsed.resume else []

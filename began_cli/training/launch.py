@@ -12,11 +12,12 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from began_cli.config import TrainConfig
+from began_cli.device import own_device
 from began_cli.errors import UserError
-from began_cli.run import checkpoint, resume
-from began_cli.run.device import own_device
-from began_cli.run.signals import RESUME_ME
+from began_cli.generators import checkpoint
+from began_cli.settings.train import TrainConfig
+from began_cli.training import resume
+from began_cli.training.signals import RESUME_ME
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1,SIGUSR2"  # are passed on; the processes save and leave
 GRACE = 25  # seconds that the other processes have once one has ended, or a signal came

@@ -15,12 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from began_cli import __version__, config, settings
+from began_cli import __version__
+from began_cli.device import pick_device
 from began_cli.errors import UserError
 from began_cli.files import replacing
 from began_cli.gan import latents, networks
-from began_cli.run import checkpoint
-from began_cli.run.device import pick_device
+from began_cli.generators import checkpoint
+from began_cli.settings.parse import parse, to_plain
+from began_cli.settings.train import FileDatasetConfig, TrainConfig
 
 FORMAT = 1
 KEY = "began"  # where a file's metadata hold the card
@@ -68,8 +70,8 @@ def of_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> Tr
 
 def card_of(state: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint's generator is, in plain values: the card of its exported file."""
-    trained = settings.parse("train", state["config"])
-    if isinstance(trained.dataset, config.FileDatasetConfig):
+    trained = parse("train", state["config"])
+    if isinstance(trained.dataset, FileDatasetConfig):
         trained.dataset.root = "."  # the folders of this machine are nobody else's business
     trained.out, trained.resume = ".", None
     data, model = trained.dataset, trained.model
@@ -85,7 +87,7 @@ def card_of(state: dict[str, Any]) -> dict[str, Any]:
             "layout": "NCHW",
         },
         "data": {key: state["data"][key] for key in ("count", "sha256") if key in state["data"]},
-        "settings": settings.plain(trained),
+        "settings": to_plain(trained),
     }
     if "scores" in state:
         card["scores"] = state["scores"]
@@ -100,7 +102,7 @@ def is_exported(ckpt: str) -> bool:
     return Path(ckpt).suffix == ".safetensors"
 
 
-def read(path: Path, device: torch.device) -> tuple[nn.Module, config.TrainConfig, dict[str, Any]]:
+def read(path: Path, device: torch.device) -> tuple[nn.Module, TrainConfig, dict[str, Any]]:
     """The generator of a .safetensors file, the settings of its training, and its card.
 
     Raises UserError if it is not such a file, or not a whole one.
@@ -123,7 +125,7 @@ def read(path: Path, device: torch.device) -> tuple[nn.Module, config.TrainConfi
             f"use began {card.get('began')}"
         )
     with checkpoint.fits(path):
-        trained = settings.parse("train", checkpoint.upgrade_config(card["settings"]))
+        trained = parse("train", checkpoint.upgrade_config(card["settings"]))
         network = networks.build_generator(trained.model, trained.dataset, trained.loss, device)
         network.load_state_dict(weights)
     return network.eval().requires_grad_(False), trained, card

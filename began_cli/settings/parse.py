@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from began_cli import checks, config
 from began_cli.errors import UserError
+from began_cli.settings import checks
+from began_cli.settings.train import COMMANDS, GROUPS
 
 OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
 
@@ -32,12 +33,12 @@ def file_name(text: str) -> str:
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 
 
-def register() -> None:
+def register_schemas() -> None:
     """Puts every schema into Hydra's store, at its root so that no group lists it as a choice."""
     store = ConfigStore.instance()
-    for name, schema in config.COMMANDS.items():
+    for name, schema in COMMANDS.items():
         store.store(name=f"{name}_schema", node=schema)
-    for group, table in config.GROUPS.items():
+    for group, table in GROUPS.items():
         for name, schema in table.items():
             store.store(name=f"{group}_{name}_schema", node={group: schema})
 
@@ -51,9 +52,9 @@ def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
     plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
     if not isinstance(plain, dict):
         raise UserError("the settings are not a table of names and values")
-    schema = OmegaConf.structured(config.COMMANDS[command])
+    schema = OmegaConf.structured(COMMANDS[command])
     if command == "train":
-        for group, table in config.GROUPS.items():
+        for group, table in GROUPS.items():
             chosen = plain.get(group)
             name = chosen.get("name") if isinstance(chosen, dict) else chosen
             if name not in table:
@@ -64,7 +65,7 @@ def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
     return settings
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def to_plain(settings: Any) -> dict[str, Any]:
     """The settings as a dict of plain values, as a checkpoint and `config.yaml` hold them."""
     container = OmegaConf.to_container(OmegaConf.structured(settings), enum_to_str=True)
     assert isinstance(container, dict)
@@ -84,4 +85,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(settings: Any) -> str:
     """The settings as YAML text."""
-    return OmegaConf.to_yaml(OmegaConf.create(plain(settings)))
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))

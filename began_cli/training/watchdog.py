@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from began_cli import config
+from began_cli.settings.train import (
+    BeganLossConfig,
+    EbganLossConfig,
+    EbganPtLossConfig,
+    TrainConfig,
+)
 
 # Where L_D rests when D cannot tell; WGAN's clipped critic stays near 0 even when it can.
 BLIND = {"gan": 2 * math.log(2), "bgan": 2 * math.log(2), "wgan_gp": 0.0}
@@ -27,7 +32,7 @@ class Alarm:
 class Watchdog:
     """Looks at the logged values; each rule speaks once, until what it saw has passed."""
 
-    def __init__(self, c: config.TrainConfig) -> None:
+    def __init__(self, c: TrainConfig) -> None:
         self.c = c
         self.patience = c.watch.patience
         self._seen: dict[str, int] = {}  # rule -> logs in a row
@@ -73,13 +78,13 @@ class Watchdog:
     def _collapse(self, values: dict[str, float]) -> tuple:
         share = values["diversity"]
         advice = f"the samples' spread is {share:.0%} of the data's: the generator has collapsed; "
-        if isinstance(self.c.loss, config.BeganLossConfig):
+        if isinstance(self.c.loss, BeganLossConfig):
             advice += f"raise loss.gamma={self.c.loss.gamma:g}"
             relative, grey = self.c.loss.energy == "relative", self.c.dataset.channels == 1
             if relative != grey:  # docs/relative-energy.md
                 advice += f", or use loss={'began_relative' if grey else 'began'}"
-        elif isinstance(self.c.loss, config.EbganLossConfig):
-            pulls = isinstance(self.c.loss, config.EbganPtLossConfig)
+        elif isinstance(self.c.loss, EbganLossConfig):
+            pulls = isinstance(self.c.loss, EbganPtLossConfig)
             advice += "raise loss.pt_weight" if pulls else "use loss=ebgan_pt"
             advice += ", or loss.margin=auto"
         elif self._d_wins():
@@ -110,7 +115,7 @@ class Watchdog:
 
     def _pinned(self, values: dict[str, float]) -> tuple:
         c, k_t = self.c.loss, values.get("k_t")
-        if not isinstance(c, config.BeganLossConfig) or k_t is None or c.k_min == c.k_max:
+        if not isinstance(c, BeganLossConfig) or k_t is None or c.k_min == c.k_max:
             return "pinned", False, self.patience, "", False
         low, high = math.isclose(k_t, c.k_min, abs_tol=1e-7), math.isclose(k_t, c.k_max)
         advice = f"k_t has rested on its {'lower' if low else 'upper'} bound {k_t:g}; "

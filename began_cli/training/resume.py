@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from began_cli import config, ranks, settings
-from began_cli.config import TrainConfig
+from began_cli import ranks
 from began_cli.errors import UserError
-from began_cli.run import checkpoint
+from began_cli.generators import checkpoint
+from began_cli.settings.parse import parse, read_yaml, to_plain
+from began_cli.settings.train import EbganLossConfig, TrainConfig
 
 # Settings that a resumed run may change: they do not change what it computes.
 HARMLESS = {
@@ -65,10 +66,10 @@ def same_run(cfg: TrainConfig) -> str | None:
     settings, whichever has a checkpoint; None: there is none."""
     if checkpoint.all_of(Path(cfg.out)):
         return cfg.out
-    wanted = flat(settings.plain(cfg))
+    wanted = flat(to_plain(cfg))
     for run in checkpoint.runs(Path("outputs")):
         try:
-            there = flat(checkpoint.upgrade_config(settings.read_yaml(run / "config.yaml")))
+            there = flat(checkpoint.upgrade_config(read_yaml(run / "config.yaml")))
         except (OSError, ValueError):
             continue
         # A margin that was to be found stands there as the number it became.
@@ -80,7 +81,7 @@ def same_run(cfg: TrainConfig) -> str | None:
 
 def auto_margin(cfg: TrainConfig) -> set[str]:
     """The name of the margin if it is `auto`."""
-    auto = isinstance(cfg.loss, config.EbganLossConfig) and cfg.loss.margin == "auto"
+    auto = isinstance(cfg.loss, EbganLossConfig) and cfg.loss.margin == "auto"
     return {"loss.margin"} if auto else set()
 
 
@@ -89,7 +90,7 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
 
     Raises UserError, field by field, if a typed setting would change what the run computes.
     """
-    now, then = flat(settings.plain(cfg)), flat(saved)
+    now, then = flat(to_plain(cfg)), flat(saved)
     everything = "recipe" in typed
     changed = {
         key
@@ -101,7 +102,7 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
     if refused := sorted(changed - HARMLESS):
         fields = "; ".join(f"{key} was {then.get(key)}, not {now[key]}" for key in refused)
         raise UserError(f"resume={cfg.resume}: this would be another run: {fields}")
-    then_settings = settings.parse("train", saved)
+    then_settings = parse("train", saved)
     for key in changed:
         owner, _, name = key.rpartition(".")
         setattr(getattr(then_settings, owner) if owner else then_settings, name, now[key])

@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
-from began_cli import __version__, ranks, settings
-from began_cli.commands import in_loop
-from began_cli.commands.pictures import Pictures
-from began_cli.commands.ready import ready
-from began_cli.config import TrainConfig
+from began_cli import __version__, ranks
 from began_cli.data import sources
+from began_cli.device import enough_memory, precision_name
 from began_cli.errors import UserError
-from began_cli.run import checkpoint, resume, schedule, watchdog
-from began_cli.run.device import enough_memory, precision_name
-from began_cli.run.monitor import Monitor
-from began_cli.run.signals import StopRequest
+from began_cli.generators import checkpoint
+from began_cli.settings.parse import to_plain
+from began_cli.settings.train import TrainConfig
+from began_cli.training import resume, schedule, watchdog
+from began_cli.training import scorer as in_loop
+from began_cli.training.monitor import Monitor
+from began_cli.training.previews import Pictures
+from began_cli.training.setup import ready
+from began_cli.training.signals import StopRequest
 
 CHECKPOINTS = 2  # how many are kept
 FAILED = object()  # what `guarded` gives when the disk refused
@@ -132,7 +134,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, as tensors and plain values."""
         return {
-            "config": settings.plain(self.cfg),
+            "config": to_plain(self.cfg),
             "began": __version__,
             "data": self.source.card(),
             **self.update.state_dict(),

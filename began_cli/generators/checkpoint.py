@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from began_cli import config, settings
 from began_cli.errors import UserError
 from began_cli.gan import losses, networks
+from began_cli.settings.parse import parse
+from began_cli.settings.train import TrainConfig
 
 FORMAT = 2
 SCORED = ("gan", "bgan", "wgan", "wgan_gp")
@@ -248,9 +249,9 @@ def fits(path: Path, setting: str = "ckpt") -> Iterator[None]:
 
 def critic_of(
     state: dict[str, Any], device: torch.device
-) -> tuple[nn.Module, losses.Loss, config.TrainConfig]:
+) -> tuple[nn.Module, losses.Loss, TrainConfig]:
     """The discriminator of a checkpoint, ready to look at images, its loss, and the settings."""
-    trained = settings.parse("train", state["config"])
+    trained = parse("train", state["config"])
     data = trained.dataset
     loss = losses.build(trained.loss, (data.channels, data.image_size, data.image_size))
     loss.load_state_dict(state["loss"])
@@ -259,11 +260,9 @@ def critic_of(
     return critic.eval().requires_grad_(False), loss.to(device), trained
 
 
-def generator_of(
-    state: dict[str, Any], device: torch.device
-) -> tuple[nn.Module, config.TrainConfig]:
+def generator_of(state: dict[str, Any], device: torch.device) -> tuple[nn.Module, TrainConfig]:
     """The averaged generator of a checkpoint, ready to sample, and the settings of its training."""
-    trained = settings.parse("train", state["config"])
+    trained = parse("train", state["config"])
     generator = networks.build_generator(trained.model, trained.dataset, trained.loss, device)
     generator.load_state_dict(state["ema"])
     return generator.eval().requires_grad_(False), trained

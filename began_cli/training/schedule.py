@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from began_cli import config
+from began_cli.settings.train import LinearScheduleConfig, PlateauScheduleConfig, ScheduleConfig
 
 
 class Constant:
@@ -44,7 +44,7 @@ class Constant:
 class Linear(Constant):
     """The rates stay until `start`, then fall linearly to 0 at `end`."""
 
-    def __init__(self, optimizers: list[Optimizer], c: config.LinearScheduleConfig) -> None:
+    def __init__(self, optimizers: list[Optimizer], c: LinearScheduleConfig) -> None:
         super().__init__(optimizers)
         self.c = c
 
@@ -63,7 +63,7 @@ class Plateau(Constant):
     that begin within `cooldown` steps only move the best.
     """
 
-    def __init__(self, optimizers: list[Optimizer], c: config.PlateauScheduleConfig) -> None:
+    def __init__(self, optimizers: list[Optimizer], c: PlateauScheduleConfig) -> None:
         super().__init__(optimizers)
         self.c = c
         self.best = float("inf")
@@ -108,11 +108,11 @@ class Plateau(Constant):
         self._sum = None if state["sum"] is None else state["sum"].to(device)
 
 
-def build(c: config.ScheduleConfig, optimizers: list[Optimizer]) -> Constant:
+def build(c: ScheduleConfig, optimizers: list[Optimizer]) -> Constant:
     """The schedule that the settings name."""
     match c:
-        case config.PlateauScheduleConfig():
+        case PlateauScheduleConfig():
             return Plateau(optimizers, c)
-        case config.LinearScheduleConfig():
+        case LinearScheduleConfig():
             return Linear(optimizers, c)
     return Constant(optimizers)

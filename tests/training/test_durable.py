@@ -15,9 +15,9 @@ import torch
 from conftest import TINY
 
 from began_cli.errors import UserError
-from began_cli.run import checkpoint
-from began_cli.run.lock import only_process
-from began_cli.run.signals import StopRequest
+from began_cli.generators import checkpoint
+from began_cli.training.lock import only_process
+from began_cli.training.signals import StopRequest
 
 
 def line(digits, run, *more: str) -> list[str]:
@@ -216,7 +216,7 @@ def test_one_process_a_run_folder(began, digits, tmp_path):
 def test_a_dead_process_holds_no_lock(tmp_path):
     code = (
         "import os, signal, sys, pathlib\n"
-        "from began_cli.run.lock import only_process\n"
+        "from began_cli.training.lock import only_process\n"
         "with only_process(pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -255,7 +255,8 @@ import os, random, signal, sys, threading, time
 import torch
 torch.set_num_threads(1)
 from began_cli import cli
-from began_cli.run import checkpoint
+
+from began_cli.generators import checkpoint
 seed, after = int(sys.argv[1]), float(sys.argv[2])
 random.seed(seed)
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)

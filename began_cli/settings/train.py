@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from began_cli.command_config import (
+from began_cli.settings.commands import (
     CompareConfig,
     EvaluateConfig,
     ExportConfig,

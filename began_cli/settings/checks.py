@@ -4,11 +4,43 @@ import math
 import re
 from typing import Any
 
-from began_cli import config
 from began_cli.errors import UserError
+from began_cli.settings.commands import (
+    CompareConfig,
+    EvaluateConfig,
+    ExportConfig,
+    InterpolateConfig,
+    SampleConfig,
+)
+from began_cli.settings.train import (
+    AdamWOptimizerConfig,
+    BeganLossConfig,
+    BeganModelConfig,
+    BeganUnbalancedLossConfig,
+    BganDiscreteLossConfig,
+    BganLossConfig,
+    DatasetConfig,
+    EbganLossConfig,
+    EbganPtLossConfig,
+    FileDatasetConfig,
+    FolderDatasetConfig,
+    LinearScheduleConfig,
+    LossConfig,
+    MlpModelConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlateauScheduleConfig,
+    RingDatasetConfig,
+    ScheduleConfig,
+    ScoreLossConfig,
+    StackedMnistDatasetConfig,
+    TrainConfig,
+    WganGpLossConfig,
+    WganLossConfig,
+)
 
 
-def check_train(c: config.TrainConfig) -> None:
+def check_train(c: TrainConfig) -> None:
     """Raises UserError for the first setting that is out of its range."""
     at_least("steps", c.steps, 1)
     at_least("batch_size", c.batch_size, 1)
@@ -50,16 +82,16 @@ def check_train(c: config.TrainConfig) -> None:
     check_schedule(c.schedule, c.loss)
 
 
-def check_dataset(c: config.DatasetConfig) -> None:
+def check_dataset(c: DatasetConfig) -> None:
     at_least("dataset.width", c.width, 1)
     if c.device != "auto":
         check_device("dataset.device", c.device)
-    if isinstance(c, config.FileDatasetConfig):
+    if isinstance(c, FileDatasetConfig):
         require(c.root != "", "dataset.root", c.root, "a folder")
-    if isinstance(c, config.FolderDatasetConfig):
+    if isinstance(c, FolderDatasetConfig):
         meant = c.cache is None or c.cache.lower() not in ("", "true", "false", "none")
         require(meant, "dataset.cache", c.cache, "auto, null for none, or a folder")
-    if isinstance(c, config.RingDatasetConfig):
+    if isinstance(c, RingDatasetConfig):
         require(c.image_size == 1, "dataset.image_size", c.image_size, "1: a point is one pixel")
         require(c.channels == 2, "dataset.channels", c.channels, "2: a point is x and y")
         at_least("dataset.modes", c.modes, 1)
@@ -73,18 +105,18 @@ def check_dataset(c: config.DatasetConfig) -> None:
         "8 times a power of two: 16, 32, 64, 128, 256, 512 or 1024",
     )
     require(c.channels in (1, 3), "dataset.channels", c.channels, "1 (grey) or 3 (colour)")
-    if isinstance(c, config.StackedMnistDatasetConfig):
+    if isinstance(c, StackedMnistDatasetConfig):
         require(c.channels == 3, "dataset.channels", c.channels, "3: three digits an image")
 
 
-def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
+def check_model(c: ModelConfig, data: DatasetConfig) -> None:
     at_least("model.width", c.width, 1)
     at_least("model.latent_dim", c.latent_dim, 1)
     at_least("model.code_dim", c.code_dim, 1)
     one_of("model.output", c.output, "linear", "tanh")
     one_of("model.init", c.init, "orthogonal", "normal", "torch")
     require(0 < c.gain < math.inf, "model.gain", c.gain, "a number above 0")
-    if isinstance(c, config.MlpModelConfig):
+    if isinstance(c, MlpModelConfig):
         at_least("model.layers", c.layers, 1)
         within("model.dropout", c.dropout, 0.0, 1.0, "[)")
     elif data.image_size < 16:
@@ -92,29 +124,27 @@ def check_model(c: config.ModelConfig, data: config.DatasetConfig) -> None:
             f"model={c.name}: its convolutions need images of 16 pixels or more, and "
             f"dataset={data.name} has points; use model=mlp"
         )
-    if isinstance(c, config.BeganModelConfig):
+    if isinstance(c, BeganModelConfig):
         one_of("model.upsample", c.upsample, "auto", "composed", "nearest")
         one_of("model.first_stage", c.first_stage, "grow", "flat")
         at_least("model.carry_steps", c.carry_steps, 1)
 
 
-def check_loss(
-    c: config.LossConfig, data: config.DatasetConfig, at_once: int, devices: int
-) -> None:
+def check_loss(c: LossConfig, data: DatasetConfig, at_once: int, devices: int) -> None:
     """`at_once` is the number of images that pass through the networks together, on all devices."""
-    if isinstance(c, config.BeganUnbalancedLossConfig):
+    if isinstance(c, BeganUnbalancedLossConfig):
         one_of("loss.energy", c.energy, "l1", "l2", "relative")
         require(c.content_floor > 0, "loss.content_floor", c.content_floor, "a number above 0")
-    if isinstance(c, config.BeganLossConfig):
+    if isinstance(c, BeganLossConfig):
         require(0 <= c.gamma < math.inf, "loss.gamma", c.gamma, "0 or more (the paper: 0 to 1)")
         require(0 <= c.lambda_k < math.inf, "loss.lambda_k", c.lambda_k, "0 or more")
         require(c.k_min <= c.k_max, "loss.k_min", c.k_min, f"at most loss.k_max={c.k_max}")
         within("loss.k_0", c.k_0, c.k_min, c.k_max, "[]")
-    if isinstance(c, config.EbganLossConfig):
+    if isinstance(c, EbganLossConfig):
         ok = c.margin == "auto" or (not isinstance(c.margin, str) and 0 < c.margin < math.inf)
         require(ok, "loss.margin", c.margin, "a number above 0, or auto")
         at_least("loss.margin_steps", c.margin_steps, 1)
-    if isinstance(c, config.EbganPtLossConfig):
+    if isinstance(c, EbganPtLossConfig):
         require(0 <= c.pt_weight < math.inf, "loss.pt_weight", c.pt_weight, "0 or more")
         require(
             (at_once if c.pt_global else at_once // devices) >= 2,
@@ -122,14 +152,14 @@ def check_loss(
             at_once,
             "2 or more images for each of the accumulated parts: pulling away needs two",
         )
-    if isinstance(c, config.ScoreLossConfig):
+    if isinstance(c, ScoreLossConfig):
         at_least("loss.pack", c.pack, 1)
         each = at_once // devices
         whole = each % c.pack == 0
         require(whole, "loss.pack", c.pack, f"a number that divides the {each} images at once")
-    if isinstance(c, config.BganLossConfig):
+    if isinstance(c, BganLossConfig):
         within("loss.log_z_decay", c.log_z_decay, 0.0, 1.0, "[)")
-    if isinstance(c, config.BganDiscreteLossConfig):
+    if isinstance(c, BganDiscreteLossConfig):
         at_least("loss.samples", c.samples, 2)
         if data.channels != 1:
             grey = "" if data.name == "ring" else "dataset.channels=1, or "
@@ -137,15 +167,15 @@ def check_loss(
                 f"loss=bgan_discrete makes black and white images, and dataset={data.name} has "
                 f"{data.channels} channels; use {grey}loss=bgan"
             )
-    if isinstance(c, config.WganLossConfig):
+    if isinstance(c, WganLossConfig):
         require(0 < c.clip < math.inf, "loss.clip", c.clip, "a number above 0")
         at_least("loss.n_critic", c.n_critic, 1)
-    if isinstance(c, config.WganGpLossConfig):
+    if isinstance(c, WganGpLossConfig):
         require(0 <= c.gp_weight < math.inf, "loss.gp_weight", c.gp_weight, "0 or more")
         at_least("loss.n_critic", c.n_critic, 1)
 
 
-def check_optimizer(c: config.OptimizerConfig) -> None:
+def check_optimizer(c: OptimizerConfig) -> None:
     for name in ("lr", "lr_g", "lr_d"):
         value = getattr(c, name)
         require(
@@ -158,14 +188,14 @@ def check_optimizer(c: config.OptimizerConfig) -> None:
         "two numbers from 0 to below 1, such as [0.5,0.999]",
     )
     require(0 < c.eps < math.inf, "optimizer.eps", c.eps, "a number above 0, such as 1e-8")
-    if isinstance(c, config.AdamWOptimizerConfig):
+    if isinstance(c, AdamWOptimizerConfig):
         value = c.weight_decay
         require(0 <= value < math.inf, "optimizer.weight_decay", value, "0 or more")
 
 
-def check_schedule(c: config.ScheduleConfig, loss: config.LossConfig) -> None:
-    if isinstance(c, config.PlateauScheduleConfig):
-        if not isinstance(loss, config.BeganLossConfig):
+def check_schedule(c: ScheduleConfig, loss: LossConfig) -> None:
+    if isinstance(c, PlateauScheduleConfig):
+        if not isinstance(loss, BeganLossConfig):
             raise UserError(
                 f"schedule=plateau follows M_global, which loss={loss.name} does not have; "
                 "use schedule=constant or schedule=linear"
@@ -174,12 +204,12 @@ def check_schedule(c: config.ScheduleConfig, loss: config.LossConfig) -> None:
         at_least("schedule.cooldown", c.cooldown, 0)
         within("schedule.threshold", c.threshold, 0.0, 1.0, "[)")
         require(0 <= c.floor < math.inf, "schedule.floor", c.floor, "a learning rate, 0 or more")
-    if isinstance(c, config.LinearScheduleConfig):
+    if isinstance(c, LinearScheduleConfig):
         at_least("schedule.start", c.start, 0)
         require(c.end > c.start, "schedule.end", c.end, f"more than schedule.start={c.start}")
 
 
-def check_sample(c: config.SampleConfig) -> None:
+def check_sample(c: SampleConfig) -> None:
     one_of("mode", c.mode, "generate", "reconstruct")
     one_of("format", c.format, "png", "grid", "npz")
     check_device("device", c.device)
@@ -196,7 +226,7 @@ def check_sample(c: config.SampleConfig) -> None:
     c.n = len(c.seeds)
 
 
-def check_interpolate(c: config.InterpolateConfig) -> None:
+def check_interpolate(c: InterpolateConfig) -> None:
     one_of("path", c.path, "between", "mirror", "loop", "traverse")
     if c.rows is not None:
         at_least("rows", c.rows, 1)
@@ -226,7 +256,7 @@ def check_interpolate(c: config.InterpolateConfig) -> None:
     c.seeds = seed_list(c.seeds)
 
 
-def check_export(c: config.ExportConfig) -> None:
+def check_export(c: ExportConfig) -> None:
     one_of("format", c.format, *EXPORTS)
     if c.out is not None:
         ending = EXPORTS[c.format]
@@ -240,7 +270,7 @@ SCORES = (*FEATURE_SCORES, "modes", "ndb", "nearest")
 SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
 
 
-def check_evaluate(c: config.EvaluateConfig) -> None:
+def check_evaluate(c: EvaluateConfig) -> None:
     if c.n is not None:
         require(2 <= c.n <= SEEDS_APART, "n", c.n, f"a whole number from 2 to {SEEDS_APART}")
     require(0 <= c.seed < SEEDS_APART, "seed", c.seed, f"0 to {SEEDS_APART - 1}")
@@ -256,7 +286,7 @@ def check_evaluate(c: config.EvaluateConfig) -> None:
     c.scores = [str(score) for score in scores]
 
 
-def check_compare(c: config.CompareConfig) -> None:
+def check_compare(c: CompareConfig) -> None:
     given = c.runs if isinstance(c.runs, list) else [c.runs]
     if not given or any(each is None for each in given):
         raise UserError("runs: which ones? began compare SWEEP, or RUN RUN …, their folders")

@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import torch
 
-from began_cli import config
-from began_cli.config import TrainConfig
 from began_cli.data.batches import Batches, hash_seed
 from began_cli.data.sources import Source
+from began_cli.device import pick_precision, place_images, reuse_memory
 from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
-from began_cli.run.device import pick_precision, place_images, reuse_memory
+from began_cli.settings.train import FileDatasetConfig, TrainConfig
 
 
 class Ready(NamedTuple):
@@ -34,7 +33,7 @@ def ready(cfg: TrainConfig, source: Source, device: torch.device) -> Ready:
 
 def batches_of(cfg: TrainConfig, source: Source, device: torch.device) -> Batches:
     """The run's stream of real images, from its beginning."""
-    flip = isinstance(cfg.dataset, config.FileDatasetConfig) and cfg.dataset.flip
+    flip = isinstance(cfg.dataset, FileDatasetConfig) and cfg.dataset.flip
     held = place_images(source.images, cfg.dataset.device, device)
     seed = hash_seed(cfg.seed, 0)
     return Batches(held, cfg.batch_size, seed, device, flip, source.forget, cfg.accumulate)

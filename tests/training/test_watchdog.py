@@ -8,9 +8,9 @@ from conftest import TINY, settings
 from torch import nn
 
 from began_cli.gan.measures import Measures
-from began_cli.run import checkpoint
-from began_cli.run.monitor import Monitor
-from began_cli.run.watchdog import Watchdog, finite
+from began_cli.generators import checkpoint
+from began_cli.training.monitor import Monitor
+from began_cli.training.watchdog import Watchdog, finite
 
 FROZEN = ("loss=gan", "model=began", "optimizer.lr_g=1e-12", "model.init=normal")
 CALM = {"loss_d": 0.5, "diversity": 0.9, "k_t": 0.3}

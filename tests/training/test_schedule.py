@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from began_cli import config
-from began_cli.run import schedule
+from began_cli.settings.train import LinearScheduleConfig, PlateauScheduleConfig, ScheduleConfig
+from began_cli.training import schedule
 
 
 def make(c, lr=1.0):
@@ -18,7 +18,7 @@ def rates(optimizers):
 
 
 def plateau(window=2, threshold=0.01, cooldown=0, floor=0.0):
-    return config.PlateauScheduleConfig("plateau", window, threshold, cooldown, floor)
+    return PlateauScheduleConfig("plateau", window, threshold, cooldown, floor)
 
 
 def feed(plan, values, start=0):
@@ -79,7 +79,7 @@ def test_state_comes_back_in_the_middle_of_a_window(cut):
 
 
 def test_linear():
-    plan, optimizers = make(config.LinearScheduleConfig("linear", start=2, end=6))
+    plan, optimizers = make(LinearScheduleConfig("linear", start=2, end=6))
     seen = []
     for step in range(1, 8):
         plan.after(step, {})
@@ -88,6 +88,6 @@ def test_linear():
 
 
 def test_constant():
-    plan, optimizers = make(config.ScheduleConfig("constant"))
+    plan, optimizers = make(ScheduleConfig("constant"))
     assert plan.after(1, {}) is None
     assert rates(optimizers) == [1.0, 2.0]
