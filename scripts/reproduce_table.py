@@ -26,8 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from began_cli.comparison import records
 from began_cli.errors import UserError
 from began_cli.generators import checkpoint
+from began_cli.settings.fields import GROUPS
 from began_cli.settings.parse import read_yaml, to_plain
-from began_cli.settings.train import LOSSES as KINDS
 from began_cli.settings.train import TrainConfig
 from began_cli.training.resume import auto_margin
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    choices = sorted({*LOSSES, *KINDS})
+    choices = sorted({*LOSSES, *GROUPS["loss"]})
     parser.add_argument(
         "--images", type=at_least(1), help="real images; else each loss's own steps"
     )

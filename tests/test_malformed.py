@@ -5,9 +5,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from began_cli.settings.parse import read_yaml, to_plain, to_yaml
-from began_cli.settings.train import LOSSES
-from began_cli.training.resume import flat
+from began_cli.settings.fields import GROUPS
+from began_cli.settings.parse import flatten, read_yaml, to_plain, to_yaml
 
 KEYS = [
     *("steps", "batch_size", "seed", "device", "precision", "log_every", "resume", "watchdog"),
@@ -70,7 +69,7 @@ def test_a_line_is_refused_in_one_line_or_composes(began, monkeypatch, tmp_path,
 
 
 def test_what_composes_survives_its_own_yaml(began, tmp_path):
-    for loss in LOSSES:
+    for loss in GROUPS["loss"]:
         cfg = settings("train", f"loss={loss}")
         (tmp_path / "config.yaml").write_text(to_yaml(cfg))
-        assert flat(read_yaml(tmp_path / "config.yaml")) == flat(to_plain(cfg))
+        assert flatten(read_yaml(tmp_path / "config.yaml")) == flatten(to_plain(cfg))

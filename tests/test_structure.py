@@ -13,8 +13,8 @@ from began_cli.data.batches import Batches
 from began_cli.errors import UserError
 from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
-from began_cli.settings.parse import parse, to_plain
-from began_cli.settings.train import COMMANDS, DATASETS, MODELS
+from began_cli.settings.fields import COMMANDS, GROUPS
+from began_cli.settings.parse import flatten, parse, to_plain
 
 LOSS_FILES = sorted(path.stem for path in (cli.CONF / "loss").glob("*.yaml"))
 PACKAGE = Path(cli.__file__).parent
@@ -112,10 +112,8 @@ FROZEN = """
 
 def test_names_of_the_settings_are_frozen():
     """People and scripts type them."""
-    from began_cli.training.resume import flat
-
     cfg = settings("train", "loss=began")
-    assert sorted(flat(to_plain(cfg))) == FROZEN.split()
+    assert sorted(flatten(to_plain(cfg))) == FROZEN.split()
 
 
 REFUSED = {
@@ -127,8 +125,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("loss", LOSS_FILES)
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("model", GROUPS["model"])
+@pytest.mark.parametrize("dataset", GROUPS["dataset"])
 def test_every_loss_dataset_model_composes_and_takes_two_steps(loss, model, dataset):
     line = [f"loss={loss}", f"model={model}", f"dataset={dataset}", "batch_size=4"]
     line += ["dataset.root=x"] if dataset == "folder" else []

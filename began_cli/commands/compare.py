@@ -20,15 +20,14 @@ from began_cli.files import replacing
 from began_cli.gan import latents
 from began_cli.generators import checkpoint
 from began_cli.settings.commands import CompareConfig
-from began_cli.settings.parse import read_yaml
-from began_cli.settings.train import TrainConfig
-from began_cli.training import resume
+from began_cli.settings.parse import flatten, read_yaml
+from began_cli.settings.train import RESUMABLE, TrainConfig
 
 NAME = "compare"  # of the page and the table
 LEFT_BY_A_RUN = {"samples", "checkpoints", "train.log", "metrics.jsonl", ".lock"}
 POINTS = 2000  # of a generator in the plane
 # Settings that change nothing of what a run computes; how far it went does.
-NOT_COMPARED = resume.HARMLESS - {"steps"}
+NOT_COMPARED = RESUMABLE - {"steps"}
 
 
 def main(cfg: CompareConfig) -> None:
@@ -143,7 +142,7 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
         run.state, run.status = FAILED, "failed: no checkpoint of it can be read"
         return run, told(run, [str(error)])
     # A run that goes on says so in config.yaml first, and in its checkpoints later.
-    now = resume.flat(trained_with | ({"steps": there["steps"]} if "steps" in there else {}))
+    now = flatten(trained_with | ({"steps": there["steps"]} if "steps" in there else {}))
     run.settings = compared(now) | {"data": str(state["data"].get("sha256"))[:8]}
     run.step = step
     run.state, run.status = records.state(folder, step, now, curves)
@@ -166,7 +165,7 @@ def told(run: Run, lines: list[str]) -> list[str]:
 def settings_of(folder: Path) -> dict[str, Any]:
     """What config.yaml says, flat; nothing if it is not there or not whole."""
     try:
-        return resume.flat(checkpoint.upgrade_config(read_yaml(folder / "config.yaml")))
+        return flatten(checkpoint.upgrade_config(read_yaml(folder / "config.yaml")))
     except (OSError, ValueError):
         return {}
 

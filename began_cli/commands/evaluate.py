@@ -25,7 +25,7 @@ from began_cli.evaluation.references import Plan
 from began_cli.evaluation.report import Score
 from began_cli.files import cache_home
 from began_cli.gan import latents
-from began_cli.settings import checks
+from began_cli.settings import commands as checks
 from began_cli.settings.commands import EvaluateConfig
 from began_cli.settings.train import DatasetConfig, FileDatasetConfig
 

@@ -9,8 +9,7 @@ from began_cli.commands.sample import read_checkpoint, writing
 from began_cli.errors import UserError
 from began_cli.evaluation import report
 from began_cli.generators import portable
-from began_cli.settings.checks import EXPORTS
-from began_cli.settings.commands import ExportConfig
+from began_cli.settings.commands import EXPORTS, ExportConfig
 
 
 def main(cfg: ExportConfig) -> None:

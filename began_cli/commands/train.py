@@ -15,7 +15,7 @@ from began_cli.device import enough_memory, pick_device
 from began_cli.errors import UserError
 from began_cli.gan.build import settle_margin
 from began_cli.generators import checkpoint
-from began_cli.settings.parse import to_plain, to_yaml
+from began_cli.settings.parse import flatten, to_plain, to_yaml
 from began_cli.settings.train import EbganLossConfig, FileDatasetConfig, TrainConfig
 from began_cli.training import dry_run, resume
 from began_cli.training import scorer as in_loop
@@ -128,7 +128,7 @@ def open_monitor(cfg: TrainConfig, run: Path, saved: dict[str, Any] | None) -> M
         return Silent()
     (run / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
     logged_at = saved["monitor"].get("logged_at", 0) if saved else 0
-    return Monitor(run, cfg.steps, resume.flat(to_plain(cfg)), logged_at)
+    return Monitor(run, cfg.steps, flatten(to_plain(cfg)), logged_at)
 
 
 def seed_everything(seed: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from began_cli.settings.checks import NEIGHBOURLY
+from began_cli.settings.commands import NEIGHBOURLY
 
 # What is drawn and told of metrics.jsonl, in this order, with the papers' names.
 CURVES = {

@@ -14,7 +14,7 @@ from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from began_cli.errors import UserError
 from began_cli.evaluation.features import Features
-from began_cli.settings.checks import FEATURE_SCORES, NEIGHBOURLY
+from began_cli.settings.commands import FEATURE_SCORES, NEIGHBOURLY
 
 NAMES = FEATURE_SCORES
 BETTER = {  # which way is good

@@ -1,74 +1,166 @@
-"""The settings of every command but train, as dataclasses. Their values stand in `conf/`."""
+"""The settings of every command but train, as dataclasses. Their values stand in `conf/`.
+
+`check` holds the rules that concern several settings; after it, `normalise` replaces what a user may
+write in several ways by one form.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
+from began_cli.errors import UserError
+from began_cli.settings import checks
+from began_cli.settings.checks import Rule, above_zero, at_least, one_of, read_numbers, require
+from began_cli.settings.fields import command, setting
+
+FEATURE_SCORES = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
+NEIGHBOURLY = ("precision", "recall", "density", "coverage")  # that look at k neighbours
+SCORES = (*FEATURE_SCORES, "modes", "ndb", "nearest")
+SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
+EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 
 
+@command("sample")
 @dataclass(slots=True)
 class SampleConfig:
-    ckpt: str | None = MISSING
-    mode: str = MISSING
-    images: Any = MISSING
-    n: int | None = MISSING
-    seeds: Any = MISSING
-    format: str = MISSING
-    out: str | None = MISSING
-    device: str = MISSING
+    ckpt: str | None = setting(path=True)
+    mode: str = setting(one_of("generate", "reconstruct"))
+    images: Any = setting(path=True)
+    n: int | None = setting(at_least(1))
+    seeds: Any = setting()
+    format: str = setting(one_of("png", "grid", "npz"))
+    out: str | None = setting(path=True)
+    device: str = setting(checks.device())
+
+    def check(self) -> None:
+        """Raise UserError for settings that do not fit each other."""
+        if (self.mode == "reconstruct") != (self.images is not None):
+            raise UserError(f"mode={self.mode}: images=… and mode=reconstruct belong together")
+        if self.mode == "reconstruct" and self.format != "grid":
+            raise UserError(
+                f"format={self.format}: mode=reconstruct makes pictures; leave format=grid"
+            )
+        seeds = read_numbers(self.seeds, "seeds")
+        if seeds is not None and self.n not in (None, len(seeds)):
+            raise UserError(
+                f"n={self.n} but seeds={self.seeds} names {len(seeds)}: give one of the two"
+            )
+
+    def normalise(self) -> None:
+        """Make `seeds` a list."""
+        self.seeds = read_numbers(self.seeds, "seeds") or list(range(self.n or 64))
 
 
+@command("interpolate")
 @dataclass(slots=True)
 class InterpolateConfig:
-    ckpt: str | None = MISSING
-    path: str = MISSING
-    rows: int | None = MISSING
-    steps: int = MISSING
-    mode: str = MISSING
-    seeds: Any = MISSING
-    images: Any = MISSING
-    latents: str | None = MISSING
-    axes: Any = MISSING
-    error: str = MISSING
-    start: str = MISSING
-    restarts: int = MISSING
-    search_steps: int = MISSING
-    search_lr: float = MISSING
-    format: str = MISSING
-    fps: float = MISSING
-    ease: bool = MISSING
-    out: str | None = MISSING
-    device: str = MISSING
+    ckpt: str | None = setting(path=True)
+    path: str = setting(one_of("between", "mirror", "loop", "traverse"))
+    rows: int | None = setting(at_least(1))
+    steps: int = setting(at_least(2))
+    mode: str = setting(one_of("lerp", "slerp"))
+    seeds: Any = setting()
+    images: Any = setting(path=True)
+    latents: str | None = setting(path=True)
+    axes: Any = setting()
+    error: str = setting(one_of("l1", "l2"))
+    start: str = setting(one_of("random", "encoder"))
+    restarts: int = setting(at_least(1))
+    search_steps: int = setting(at_least(1))
+    search_lr: float = setting(above_zero(", such as 0.1"))
+    format: str = setting(one_of("png", "gif", "webp", "npz"))
+    fps: float = setting(Rule(lambda value: 1 <= value <= 50, "1 to 50 frames a second"))
+    ease: bool = setting()
+    out: str | None = setting(path=True)
+    device: str = setting(checks.device())
+
+    def check(self) -> None:
+        """Raise UserError for settings that do not fit each other."""
+        given = [n for n in ("seeds", "images", "latents") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)}: a path has ends of one kind; give one of them")
+        if self.path == "mirror" and self.images is None:
+            raise UserError(
+                "path=mirror: goes from an image to its mirror; name some with images=…"
+            )
+        if self.path == "traverse" and self.mode == "slerp":
+            raise UserError("mode=slerp: an axis is a straight line; path=traverse wants mode=lerp")
+        if self.axes is not None and self.path != "traverse":
+            raise UserError(f"axes={self.axes}: path={self.path} has none; use path=traverse")
+        if (axes := read_numbers(self.axes, "axes")) is not None:
+            require(self.rows in (None, len(axes)), "rows", self.rows, f"{len(axes)}, one an axis")
+
+    def normalise(self) -> None:
+        """Make `seeds` and `axes` lists, and give every axis a row."""
+        self.seeds, self.axes = read_numbers(self.seeds, "seeds"), read_numbers(self.axes, "axes")
+        if self.axes is not None:
+            self.rows = len(self.axes)
 
 
+@command("compare")
 @dataclass(slots=True)
 class CompareConfig:
-    runs: Any = MISSING
-    n: int = MISSING
-    out: str | None = MISSING
-    device: str = MISSING
+    runs: Any = setting(path=True)
+    n: int = setting(at_least(1))
+    out: str | None = setting(path=True)
+    device: str = setting(checks.device())
+
+    def check(self) -> None:
+        """Raise UserError if `runs` names none."""
+        if None in _as_list(self.runs) or not _as_list(self.runs):
+            raise UserError("runs: which ones? began compare SWEEP, or RUN RUN …, their folders")
+
+    def normalise(self) -> None:
+        """Make `runs` a list."""
+        self.runs = [str(run) for run in _as_list(self.runs)]
 
 
+@command("export")
 @dataclass(slots=True)
 class ExportConfig:
-    ckpt: str | None = MISSING
-    format: str = MISSING
-    out: str | None = MISSING
+    ckpt: str | None = setting(path=True)
+    format: str = setting(one_of(*EXPORTS))
+    out: str | None = setting(path=True)
+
+    def check(self) -> None:
+        """Raise UserError if the name of the file does not fit its format."""
+        if self.out is not None:
+            ending = EXPORTS[self.format]
+            wants = f"a file whose name ends in {ending}"
+            require(self.out.endswith(ending), "out", self.out, wants)
 
 
+@command("evaluate")
 @dataclass(slots=True)
 class EvaluateConfig:
-    ckpt: str | None = MISSING
-    n: int | None = MISSING
-    seed: int = MISSING
-    scores: Any = MISSING
-    extractor: str = MISSING
-    weights: str | None = MISSING
-    k: int = MISSING
-    kid_subset: int = MISSING
-    bins: int = MISSING
-    root: str | None = MISSING
-    batch_size: int = MISSING
-    device: str = MISSING
-    cache: str | None = MISSING
-    out: str | None = MISSING
+    ckpt: str | None = setting(path=True)
+    n: int | None = setting(
+        Rule(lambda n: 2 <= n <= SEEDS_APART, f"a whole number from 2 to {SEEDS_APART}")
+    )
+    seed: int = setting(Rule(lambda seed: 0 <= seed < SEEDS_APART, f"0 to {SEEDS_APART - 1}"))
+    scores: Any = setting()
+    extractor: str = setting(path=True)
+    weights: str | None = setting(path=True)
+    k: int = setting(at_least(1))
+    kid_subset: int = setting(at_least(2))
+    bins: int = setting(at_least(2))
+    root: str | None = setting(path=True)
+    batch_size: int = setting(at_least(1))
+    device: str = setting(checks.device())
+    cache: str | None = setting(path=True)
+    out: str | None = setting(path=True)
+
+    def check(self) -> None:
+        """Raise UserError for a score that there is not."""
+        scores = _as_list(self.scores)
+        require(bool(scores), "scores", self.scores, "one score or more")
+        for score in scores:
+            known = one_of("auto", "all", *SCORES)
+            require(known.holds(score), "scores", score, known.wants)
+
+    def normalise(self) -> None:
+        """Make `scores` a list."""
+        self.scores = [str(score) for score in _as_list(self.scores)]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""Reads and writes settings: schemas for Hydra, and `parse()`.
+"""Read and write settings: schemas for Hydra, and `parse()`.
 
 Hydra composes against the schemas, so a wrong name or type fails before anything is written. Below
 this module and `cli` a setting is a plain dataclass: neither Hydra nor OmegaConf is known there.
@@ -15,14 +15,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from began_cli.errors import UserError
-from began_cli.settings import checks
-from began_cli.settings.train import COMMANDS, GROUPS
+from began_cli.settings.checks import check_fields
+from began_cli.settings.fields import COMMANDS, GROUPS
+from began_cli.settings.train import TrainConfig  # also registers every schema
 
 OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
 
 
 def file_name(text: str) -> str:
-    """The text as the name of a file: without slashes, and short enough for every system."""
+    """Return the text as a file name: without slashes, and short enough for every system."""
     name = re.sub(r"[/\\\s'\"]+", "-", text)
     if len(name.encode()) <= 200:
         return name
@@ -34,46 +35,60 @@ OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 
 
 def register_schemas() -> None:
-    """Puts every schema into Hydra's store, at its root so that no group lists it as a choice."""
+    """Put every schema into Hydra's store, at its root so that no group lists it as a choice."""
     store = ConfigStore.instance()
     for name, schema in COMMANDS.items():
         store.store(name=f"{name}_schema", node=schema)
-    for group, table in GROUPS.items():
-        for name, schema in table.items():
+    for group, options in GROUPS.items():
+        for name, schema in options.items():
             store.store(name=f"{group}_{name}_schema", node={group: schema})
 
 
 def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
-    """The settings of `command` as its dataclass, complete, typed and checked.
+    """Return the settings of `command` as its dataclass: complete, typed and checked.
 
-    Raises UserError for a value out of range, OmegaConf's own errors for unknown names (also those
-    that `+name=…` slipped past the schema) and wrong types.
+    Raise UserError for a value out of range, and OmegaConf's own errors for unknown names (also
+    those that `+name=…` slipped past the schema) and wrong types.
     """
     plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
     if not isinstance(plain, dict):
         raise UserError("the settings are not a table of names and values")
     schema = OmegaConf.structured(COMMANDS[command])
-    if command == "train":
-        for group, table in GROUPS.items():
+    if COMMANDS[command] is TrainConfig:
+        for group, options in GROUPS.items():
             chosen = plain.get(group)
             name = chosen.get("name") if isinstance(chosen, dict) else chosen
-            if name not in table:
-                raise UserError(f"{group}.name={name}: wants one of {', '.join(table)}")
-            schema[group] = OmegaConf.structured(table[name])
+            if name not in options:
+                raise UserError(f"{group}.name={name}: wants one of {', '.join(options)}")
+            schema[group] = OmegaConf.structured(options[name])
     settings = OmegaConf.to_object(OmegaConf.merge(schema, plain))
-    checks.CHECKS[command](settings)
+    check_fields(settings)
+    settings.check()
+    if hasattr(settings, "normalise"):
+        settings.normalise()
     return settings
 
 
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as `loss.gamma` -> value; lists and None as text."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = str(value) if isinstance(value, list | type(None)) else value
+    return leaves
+
+
 def to_plain(settings: Any) -> dict[str, Any]:
-    """The settings as a dict of plain values, as a checkpoint and `config.yaml` hold them."""
+    """Return the settings as plain values, as a checkpoint and `config.yaml` hold them."""
     container = OmegaConf.to_container(OmegaConf.structured(settings), enum_to_str=True)
     assert isinstance(container, dict)
     return {str(k): v for k, v in container.items()}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What `to_yaml` wrote. Raises OSError, or ValueError if the file is not such settings."""
+    """Read what `to_yaml` wrote. Raise OSError, or ValueError if the file holds no settings."""
     try:
         container = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
@@ -84,5 +99,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def to_yaml(settings: Any) -> str:
-    """The settings as YAML text."""
+    """Return the settings as YAML text."""
     return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))

@@ -1,306 +1,416 @@
-"""The settings as dataclasses: one per group entry and per command.
+"""The settings of a training run as dataclasses: one an option of each group, so that a setting
+which a loss, network or data set does not have is refused. Their values stand in `conf/`.
 
-Their values stand in `conf/`, nowhere else; `settings.py` reads and checks them.
+`check` holds the rules that concern several settings; it may assume that each value by itself is
+in its range.
 """
 
 from dataclasses import dataclass
 
-from omegaconf import MISSING
+from began_cli.errors import UserError
+from began_cli.settings import checks
+from began_cli.settings.checks import Rule, above_zero, at_least, fraction, from_zero, one_of
+from began_cli.settings.commands import FEATURE_SCORES, SEEDS_APART
+from began_cli.settings.fields import command, names_with, option, setting
 
-from began_cli.settings.commands import (
-    CompareConfig,
-    EvaluateConfig,
-    ExportConfig,
-    InterpolateConfig,
-    SampleConfig,
-)
-
-# --- losses: one dataclass each, so that a setting which a loss does not have is refused ---------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class LossConfig:
-    name: str = MISSING
+    name: str = setting()
+
+    def check(self, run: "TrainConfig") -> None:
+        """Raise UserError if the loss does not fit the other settings of the run."""
 
 
+@option("loss", "began_unbalanced")
 @dataclass(slots=True)
 class BeganUnbalancedLossConfig(LossConfig):
-    energy: str = MISSING
-    content_floor: float = MISSING
-    separate_latents: bool = MISSING
+    energy: str = setting(one_of("l1", "l2", "relative"))
+    content_floor: float = setting(above_zero())
+    separate_latents: bool = setting()
 
 
+@option("loss", "began")
 @dataclass(slots=True)
 class BeganLossConfig(BeganUnbalancedLossConfig):
-    gamma: float = MISSING
-    lambda_k: float = MISSING
-    k_0: float = MISSING
-    k_min: float = MISSING
-    k_max: float = MISSING
+    gamma: float = setting(
+        from_zero("0 or more (the paper: 0 to 1)"),
+        only="only loss=began and began_relative keep an equilibrium",
+    )
+    lambda_k: float = setting(from_zero())
+    k_0: float = setting()
+    k_min: float = setting()
+    k_max: float = setting()
+
+    def check(self, run: "TrainConfig") -> None:
+        low, high = self.k_min, self.k_max
+        checks.require(low <= high, "loss.k_min", low, f"at most loss.k_max={high}")
+        within = low <= self.k_0 <= high
+        checks.require(within, "loss.k_0", self.k_0, f"a number from {low:g} to {high:g}")
 
 
+@option("loss", "ebgan")
 @dataclass(slots=True)
 class EbganLossConfig(LossConfig):
-    margin: int | float | str = MISSING
-    margin_steps: int = MISSING
+    margin: int | float | str = setting(
+        Rule(
+            lambda value: (
+                value == "auto" or (not isinstance(value, str) and above_zero().holds(value))
+            ),
+            "a number above 0, or auto",
+        ),
+        only="only loss=ebgan and ebgan_pt have a hinge",
+    )
+    margin_steps: int = setting(at_least(1))
 
 
+@option("loss", "ebgan_pt")
 @dataclass(slots=True)
 class EbganPtLossConfig(EbganLossConfig):
-    pt_weight: float = MISSING
-    pt_global: bool = MISSING
+    pt_weight: float = setting(
+        from_zero(), only="only loss=ebgan_pt pulls away; that needs an autoencoder's code"
+    )
+    pt_global: bool = setting()
+
+    def check(self, run: "TrainConfig") -> None:
+        at_once = run.images_at_once
+        checks.require(
+            (at_once if self.pt_global else run.images_a_device) >= 2,
+            "batch_size",
+            at_once,
+            "2 or more images for each of the accumulated parts: pulling away needs two",
+        )
 
 
 @dataclass(slots=True)
 class ScoreLossConfig(LossConfig):
-    pack: int = MISSING
+    pack: int = setting(
+        at_least(1),
+        only="only score discriminators judge images together: loss=gan, bgan, wgan or wgan_gp",
+    )
+
+    def check(self, run: "TrainConfig") -> None:
+        n = run.images_a_device
+        wants = f"a number that divides the {n} images at once"
+        checks.require(n % self.pack == 0, "loss.pack", self.pack, wants)
 
 
-@dataclass(slots=True)
-class BganLossConfig(ScoreLossConfig):
-    log_z: bool = MISSING
-    log_z_decay: float = MISSING
-
-
-@dataclass(slots=True)
-class BganDiscreteLossConfig(LossConfig):
-    samples: int = MISSING
-
-
+@option("loss", "gan")
 @dataclass(slots=True)
 class GanLossConfig(ScoreLossConfig):
-    saturating: bool = MISSING
+    saturating: bool = setting()
 
 
+@option("loss", "bgan")
+@dataclass(slots=True)
+class BganLossConfig(ScoreLossConfig):
+    log_z: bool = setting()
+    log_z_decay: float = setting(fraction())
+
+
+@option("loss", "bgan_discrete")
+@dataclass(slots=True)
+class BganDiscreteLossConfig(LossConfig):
+    samples: int = setting(at_least(2))
+
+    def check(self, run: "TrainConfig") -> None:
+        data = run.dataset
+        if data.channels != 1:
+            grey = "" if data.name == "ring" else "dataset.channels=1, or "
+            raise UserError(
+                f"loss=bgan_discrete makes black and white images, and dataset={data.name} has "
+                f"{data.channels} channels; use {grey}loss=bgan"
+            )
+
+
+@option("loss", "wgan")
 @dataclass(slots=True)
 class WganLossConfig(ScoreLossConfig):
-    clip: float = MISSING
-    n_critic: int = MISSING
+    clip: float = setting(above_zero())
+    n_critic: int = setting(at_least(1))
 
 
+@option("loss", "wgan_gp")
 @dataclass(slots=True)
 class WganGpLossConfig(ScoreLossConfig):
-    gp_weight: float = MISSING
-    n_critic: int = MISSING
+    gp_weight: float = setting(from_zero())
+    n_critic: int = setting(at_least(1))
 
 
-LOSSES: dict[str, type[LossConfig]] = {
-    "began": BeganLossConfig,
-    "began_unbalanced": BeganUnbalancedLossConfig,
-    "ebgan": EbganLossConfig,
-    "ebgan_pt": EbganPtLossConfig,
-    "bgan": BganLossConfig,
-    "bgan_discrete": BganDiscreteLossConfig,
-    "gan": GanLossConfig,
-    "wgan": WganLossConfig,
-    "wgan_gp": WganGpLossConfig,
-}
-
-# --- networks ------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class ModelConfig:
-    name: str = MISSING
-    width: int = MISSING
-    latent_dim: int = MISSING
-    code_dim: int = MISSING
-    output: str = MISSING
-    init: str = MISSING
-    gain: float = MISSING
+    name: str = setting()
+    width: int = setting(at_least(1))
+    latent_dim: int = setting(at_least(1))
+    code_dim: int = setting(at_least(1))
+    output: str = setting(one_of("linear", "tanh"))
+    init: str = setting(one_of("orthogonal", "normal", "torch"))
+    gain: float = setting(above_zero())
+
+    def check(self, data: "DatasetConfig") -> None:
+        """Raise UserError if the networks cannot take such images."""
+        if data.image_size < 16:
+            raise UserError(
+                f"model={self.name}: its convolutions need images of 16 pixels or more, and "
+                f"dataset={data.name} has points; use model=mlp"
+            )
 
 
+@option("model", "began")
 @dataclass(slots=True)
 class BeganModelConfig(ModelConfig):
-    skips: bool = MISSING
-    residual: bool = MISSING
-    carry_steps: int = MISSING
-    first_stage: str = MISSING
-    upsample: str = MISSING
+    skips: bool = setting()
+    residual: bool = setting()
+    carry_steps: int = setting(at_least(1))
+    first_stage: str = setting(one_of("grow", "flat"))
+    upsample: str = setting(one_of("auto", "composed", "nearest"))
 
 
+@option("model", "dcgan")
 @dataclass(slots=True)
 class DcganModelConfig(ModelConfig):
     pass
 
 
+@option("model", "mlp")
 @dataclass(slots=True)
 class MlpModelConfig(ModelConfig):
-    layers: int = MISSING
-    dropout: float = MISSING
+    layers: int = setting(at_least(1))
+    dropout: float = setting(fraction())
+
+    def check(self, data: "DatasetConfig") -> None:
+        """Accept images of any size, and points."""
 
 
-MODELS: dict[str, type[ModelConfig]] = {
-    "began": BeganModelConfig,
-    "dcgan": DcganModelConfig,
-    "mlp": MlpModelConfig,
-}
+# --- data sets ------------------------------------------------------------------------------------
 
-# --- data sets -----------------------------------------------------------------------------------
+SIZES = tuple(8 * 2**k for k in range(1, 8))
 
 
 @dataclass(slots=True)
 class DatasetConfig:
-    name: str = MISSING
-    image_size: int = MISSING
-    channels: int = MISSING
-    width: int = MISSING
-    device: str = MISSING
+    name: str = setting()
+    image_size: int = setting()
+    channels: int = setting()
+    width: int = setting(at_least(1))
+    device: str = setting(checks.device("auto"), resumable=True)
+
+    def check(self) -> None:
+        """Raise UserError if there are no such images."""
+        checks.require(
+            self.image_size in SIZES,
+            "dataset.image_size",
+            self.image_size,
+            "8 times a power of two: 16, 32, 64, 128, 256, 512 or 1024",
+        )
+        channels = self.channels
+        checks.require(channels in (1, 3), "dataset.channels", channels, "1 (grey) or 3 (colour)")
 
 
+@option("dataset", "fashion_mnist")
+@option("dataset", "cifar10")
 @dataclass(slots=True)
 class FileDatasetConfig(DatasetConfig):
-    root: str = MISSING
-    flip: bool = MISSING
+    root: str = setting(Rule(bool, "a folder"), path=True, resumable=True)
+    flip: bool = setting()
 
 
+@option("dataset", "mnist")
 @dataclass(slots=True)
 class MnistDatasetConfig(FileDatasetConfig):
-    fallback: bool = MISSING
+    fallback: bool = setting(resumable=True)
 
 
+@option("dataset", "stacked_mnist")
 @dataclass(slots=True)
 class StackedMnistDatasetConfig(MnistDatasetConfig):
-    pass
+    def check(self) -> None:
+        MnistDatasetConfig.check(self)
+        wants = "3: three digits an image"
+        checks.require(self.channels == 3, "dataset.channels", self.channels, wants)
 
 
+@option("dataset", "folder")
 @dataclass(slots=True)
 class FolderDatasetConfig(FileDatasetConfig):
-    cache: str | None = MISSING
-    skip_broken: bool = MISSING
+    cache: str | None = setting(
+        Rule(
+            lambda value: value.lower() not in ("", "true", "false", "none"),
+            "auto, null for none, or a folder",
+        ),
+        path=True,
+        resumable=True,
+    )
+    skip_broken: bool = setting()
 
 
+@option("dataset", "ring")
 @dataclass(slots=True)
 class RingDatasetConfig(DatasetConfig):
-    modes: int = MISSING
-    radius: float = MISSING
-    spread: float = MISSING
+    modes: int = setting(at_least(1))
+    radius: float = setting(checks.inside_unit())
+    spread: float = setting(checks.inside_unit())
+
+    def check(self) -> None:
+        size, channels = self.image_size, self.channels
+        checks.require(size == 1, "dataset.image_size", size, "1: a point is one pixel")
+        checks.require(channels == 2, "dataset.channels", channels, "2: a point is x and y")
 
 
-DATASETS: dict[str, type[DatasetConfig]] = {
-    "mnist": MnistDatasetConfig,
-    "fashion_mnist": FileDatasetConfig,
-    "cifar10": FileDatasetConfig,
-    "stacked_mnist": StackedMnistDatasetConfig,
-    "folder": FolderDatasetConfig,
-    "ring": RingDatasetConfig,
-}
-
-# --- optimizers and schedules --------------------------------------------------------------------
+# --- optimizers and schedules ---------------------------------------------------------------------
 
 
+@option("optimizer", "adam")
+@option("optimizer", "rmsprop")
 @dataclass(slots=True)
 class OptimizerConfig:
-    name: str = MISSING
-    lr: float = MISSING
-    lr_g: float = MISSING
-    lr_d: float = MISSING
-    betas: list[float] = MISSING
-    eps: float = MISSING
+    name: str = setting()
+    lr: float = setting(above_zero(", such as 0.0001"))
+    lr_g: float = setting(above_zero(", such as 0.0001"))
+    lr_d: float = setting(above_zero(", such as 0.0001"))
+    betas: list[float] = setting(
+        Rule(
+            lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+            "two numbers from 0 to below 1, such as [0.5,0.999]",
+        )
+    )
+    eps: float = setting(above_zero(", such as 1e-8"))
 
 
+@option("optimizer", "adamw")
 @dataclass(slots=True)
 class AdamWOptimizerConfig(OptimizerConfig):
-    weight_decay: float = MISSING
+    weight_decay: float = setting(from_zero())
 
 
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
-    "adam": OptimizerConfig,
-    "adamw": AdamWOptimizerConfig,
-    "rmsprop": OptimizerConfig,
-}
-
-
+@option("schedule", "constant")
 @dataclass(slots=True)
 class ScheduleConfig:
-    name: str = MISSING
+    name: str = setting()
+
+    def check(self, run: "TrainConfig") -> None:
+        """Raise UserError if the schedule does not fit the other settings of the run."""
 
 
+@option("schedule", "plateau")
 @dataclass(slots=True)
 class PlateauScheduleConfig(ScheduleConfig):
-    window: int = MISSING
-    threshold: float = MISSING
-    cooldown: int = MISSING
-    floor: float = MISSING
+    window: int = setting(at_least(1))
+    threshold: float = setting(fraction())
+    cooldown: int = setting(at_least(0))
+    floor: float = setting(from_zero("a learning rate, 0 or more"))
+
+    def check(self, run: "TrainConfig") -> None:
+        if not isinstance(run.loss, BeganLossConfig):
+            raise UserError(
+                f"schedule=plateau follows M_global, which loss={run.loss.name} does not have; "
+                "use schedule=constant or schedule=linear"
+            )
 
 
+@option("schedule", "linear")
 @dataclass(slots=True)
 class LinearScheduleConfig(ScheduleConfig):
-    start: int = MISSING
-    end: int = MISSING
+    start: int = setting(at_least(0))
+    end: int = setting()
+
+    def check(self, run: "TrainConfig") -> None:
+        wants = f"more than schedule.start={self.start}"
+        checks.require(self.end > self.start, "schedule.end", self.end, wants)
 
 
-SCHEDULES: dict[str, type[ScheduleConfig]] = {
-    "constant": ScheduleConfig,
-    "linear": LinearScheduleConfig,
-    "plateau": PlateauScheduleConfig,
-}
-
-# --- the rest, and the commands ------------------------------------------------------------------
+# --- the run --------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class EmaConfig:
-    decay: float = MISSING
+    decay: float = setting(fraction())
 
 
 @dataclass(slots=True)
 class WatchConfig:
-    patience: int = MISSING
-    diversity: float = MISSING
-    rollbacks: int = MISSING
+    patience: int = setting(at_least(1), resumable=True)
+    diversity: float = setting(fraction(), resumable=True)
+    rollbacks: int = setting(at_least(0), resumable=True)
 
 
 @dataclass(slots=True)
 class EvaluationConfig:
-    n: int = MISSING
-    score: str = MISSING
-    extractor: str = MISSING
-    weights: str | None = MISSING
+    n: int = setting(
+        Rule(lambda value: 2 <= value <= SEEDS_APART, f"2 to {SEEDS_APART}"), resumable=True
+    )
+    score: str = setting(one_of(*FEATURE_SCORES), resumable=True)
+    extractor: str = setting(path=True, resumable=True)
+    weights: str | None = setting(path=True, resumable=True)
 
 
+@command("train")
 @dataclass(slots=True)
 class TrainConfig:
-    loss: LossConfig = MISSING
-    dataset: DatasetConfig = MISSING
-    model: ModelConfig = MISSING
-    optimizer: OptimizerConfig = MISSING
-    schedule: ScheduleConfig = MISSING
-    ema: EmaConfig = MISSING
-    steps: int = MISSING
-    batch_size: int = MISSING
-    seed: int = MISSING
-    device: str = MISSING
-    devices: int = MISSING
-    precision: str = MISSING
-    accumulate: int = MISSING
-    compile: str = MISSING
-    log_every: int = MISSING
-    sample_every: int = MISSING
-    checkpoint_every: int = MISSING
-    evaluate_every: int = MISSING
-    evaluation: EvaluationConfig = MISSING
-    watchdog: str = MISSING
-    watch: WatchConfig = MISSING
-    disk_full: str = MISSING
-    dry_run: bool = MISSING
-    resume: str | None = MISSING
-    out: str = MISSING
+    loss: LossConfig = setting()
+    dataset: DatasetConfig = setting()
+    model: ModelConfig = setting()
+    optimizer: OptimizerConfig = setting()
+    schedule: ScheduleConfig = setting()
+    ema: EmaConfig = setting()
+    steps: int = setting(at_least(1), resumable=True)
+    batch_size: int = setting(at_least(1))
+    seed: int = setting(Rule(lambda seed: 0 <= seed < 2**63, "a whole number from 0 to 2^63 - 1"))
+    device: str = setting(checks.device(), resumable=True)
+    devices: int = setting(at_least(1), resumable=True)
+    precision: str = setting(one_of("auto", "fp32", "bf16", "fp16"))
+    accumulate: int = setting(at_least(1))
+    compile: str = setting(one_of("off", "default", "max"), resumable=True)
+    log_every: int = setting(at_least(1), resumable=True)
+    sample_every: int = setting(at_least(1), resumable=True)
+    checkpoint_every: int = setting(at_least(1), resumable=True)
+    evaluate_every: int = setting(at_least(0), resumable=True)
+    evaluation: EvaluationConfig = setting()
+    watchdog: str = setting(one_of("warn", "stop", "rollback"), resumable=True)
+    watch: WatchConfig = setting()
+    disk_full: str = setting(one_of("continue", "stop"), resumable=True)
+    dry_run: bool = setting(resumable=True)
+    resume: str | None = setting(path=True, resumable=True)
+    out: str = setting(path=True, resumable=True)
+
+    @property
+    def images_at_once(self) -> int:
+        """The images that pass through the networks together, on all devices."""
+        return self.batch_size // self.accumulate
+
+    @property
+    def images_a_device(self) -> int:
+        """The images that pass through the networks of one device together."""
+        return self.images_at_once // self.devices
+
+    def check(self) -> None:
+        """Raise UserError for settings that do not fit each other."""
+        n, at_once = self.batch_size, self.images_at_once
+        whole = n % self.accumulate == 0
+        checks.require(
+            whole, "accumulate", self.accumulate, f"a number that divides batch_size={n}"
+        )
+        whole = at_once % self.devices == 0
+        wants = f"a number that divides the {at_once} images at once"
+        checks.require(whole, "devices", self.devices, wants)
+        self.dataset.check()
+        self.model.check(self.dataset)
+        self.loss.check(self)
+        self.schedule.check(self)
+        if self.evaluate_every and self.dataset.channels == 2:
+            raise UserError(
+                f"evaluate_every: dataset={self.dataset.name} has points, not images to score"
+            )
+        if self.precision == "fp16" and self.optimizer.name == "rmsprop":
+            raise UserError(
+                "precision=fp16: rmsprop cannot leave out the steps that overflow without waiting "
+                "for the device; use precision=bf16, or optimizer=adam"
+            )
 
 
-COMMANDS: dict[str, type] = {
-    "train": TrainConfig,
-    "sample": SampleConfig,
-    "interpolate": InterpolateConfig,
-    "compare": CompareConfig,
-    "export": ExportConfig,
-    "evaluate": EvaluateConfig,
-}
-
-GROUPS: dict[str, dict[str, type]] = {
-    "loss": LOSSES,
-    "model": MODELS,
-    "dataset": DATASETS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
+RESUMABLE = names_with("resumable")  # dotted names of the settings that a resumed run may change

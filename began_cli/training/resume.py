@@ -10,18 +10,8 @@ import torch
 from began_cli import ranks
 from began_cli.errors import UserError
 from began_cli.generators import checkpoint
-from began_cli.settings.parse import parse, read_yaml, to_plain
-from began_cli.settings.train import EbganLossConfig, TrainConfig
-
-# Settings that a resumed run may change: they do not change what it computes.
-HARMLESS = {
-    *("steps", "log_every", "sample_every", "checkpoint_every", "resume", "out", "device"),
-    "devices",
-    *("dataset.root", "dataset.device", "dataset.fallback", "recipe", "disk_full"),
-    *("dataset.cache", "compile", "dry_run", "evaluate_every"),
-    *("evaluation.n", "evaluation.score", "evaluation.extractor", "evaluation.weights"),
-    *("watchdog", "watch.patience", "watch.diversity", "watch.rollbacks"),
-}
+from began_cli.settings.parse import flatten, parse, read_yaml, to_plain
+from began_cli.settings.train import RESUMABLE, EbganLossConfig, TrainConfig
 
 
 def choose_run(
@@ -66,15 +56,15 @@ def same_run(cfg: TrainConfig) -> str | None:
     settings, whichever has a checkpoint; None: there is none."""
     if checkpoint.all_of(Path(cfg.out)):
         return cfg.out
-    wanted = flat(to_plain(cfg))
+    wanted = flatten(to_plain(cfg))
     for run in checkpoint.runs(Path("outputs")):
         try:
-            there = flat(checkpoint.upgrade_config(read_yaml(run / "config.yaml")))
+            there = flatten(checkpoint.upgrade_config(read_yaml(run / "config.yaml")))
         except (OSError, ValueError):
             continue
         # A margin that was to be found stands there as the number it became.
         other = [key for key, value in wanted.items() if value != there.get(key, value)]
-        if set(wanted) == set(there) and set(other) <= HARMLESS | auto_margin(cfg):
+        if set(wanted) == set(there) and set(other) <= RESUMABLE | auto_margin(cfg):
             return str(run)
     return None
 
@@ -90,7 +80,7 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
 
     Raises UserError, field by field, if a typed setting would change what the run computes.
     """
-    now, then = flat(to_plain(cfg)), flat(saved)
+    now, then = flatten(to_plain(cfg)), flatten(saved)
     everything = "recipe" in typed
     changed = {
         key
@@ -99,7 +89,7 @@ def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainC
         and value != then.get(key)
     }
     changed -= auto_margin(cfg)
-    if refused := sorted(changed - HARMLESS):
+    if refused := sorted(changed - RESUMABLE):
         fields = "; ".join(f"{key} was {then.get(key)}, not {now[key]}" for key in refused)
         raise UserError(f"resume={cfg.resume}: this would be another run: {fields}")
     then_settings = parse("train", saved)
@@ -116,17 +106,6 @@ def finished(run: Path, steps: int) -> bool:
     last = checkpoint.all_of(run)[-1:]
     shown = (run / "samples" / f"step-{steps:08d}.png").exists()
     return bool(logged and shown and last == [checkpoint.path_for(run, steps)])
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `loss.gamma` -> value; lists as text."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = str(value) if isinstance(value, list | type(None)) else value
-    return leaves
 
 
 def rng_state() -> dict[str, Any]:

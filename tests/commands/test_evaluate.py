@@ -11,7 +11,7 @@ from began_cli.commands import evaluate
 from began_cli.commands.sample import generate, trained_generator
 from began_cli.evaluation import coverage, features, references, scores
 from began_cli.gan import latents
-from began_cli.settings import checks
+from began_cli.settings import commands as checks
 
 FEW = ("n=60", "kid_subset=20", "bins=5", "k=3")
 CPU = torch.device("cpu")

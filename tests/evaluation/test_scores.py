@@ -9,7 +9,7 @@ from began_cli.errors import UserError
 from began_cli.evaluation import scores
 from began_cli.evaluation.features import Features
 from began_cli.evaluation.scores import Options, evaluate
-from began_cli.settings import checks
+from began_cli.settings import commands as checks
 
 SMALL = Options(k=3, kid_subset=20, kid_subsets=10)
 
