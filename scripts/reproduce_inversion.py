@@ -46,9 +46,7 @@ def main() -> None:
         print(recovered(generator, targets, z.shape[1], cfg, error), flush=True)
     for model, train in generators.items():
         train.model.width = 16
-        fresh = networks.build_generator(
-            train.model, train.dataset, train.loss, torch.device("cpu")
-        ).eval()
+        fresh = networks.build_generator(train, torch.device("cpu")).eval()
         wall, cpu, steps = timed(fresh.requires_grad_(False), train.model.latent_dim)
         print(
             f"model={model}, n=16: 8 images x 8 starts x {steps} steps in {wall:.0f} s "

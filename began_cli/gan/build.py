@@ -1,4 +1,4 @@
-"""From settings to networks, loss and optimizers."""
+"""Build networks, loss and optimizers from the settings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,15 +22,14 @@ from began_cli.settings.train import (
 def build(
     cfg: TrainConfig, data: Tensor, device: torch.device, amp: torch.dtype | None = None
 ) -> Update:
-    """Networks, loss and optimizers as the settings say, on the device.
+    """Return the step that the settings describe, its networks and loss on the device.
 
-    `data` are the images that the loss may look at, `amp` the autocast type, if any.
+    `data` are the training images, for losses that measure them; `amp` is the autocast type.
     """
-    shape = (cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size)
-    loss = losses.build(cfg.loss, shape).to(device)
+    loss = losses.build(cfg.loss, image_shape(cfg)).to(device)
     loss.prepare(data)
-    generator = networks.build_generator(cfg.model, cfg.dataset, cfg.loss, device)
-    discriminator = build_discriminator(cfg, loss, device)
+    generator = networks.build_generator(cfg, device)
+    discriminator = networks.build_discriminator(cfg, device)
     if amp is not None:  # half precision convolves faster with the channels last; single does not
         generator.to(memory_format=torch.channels_last)
         discriminator.to(memory_format=torch.channels_last)
@@ -48,13 +47,13 @@ def build(
     )
 
 
-def build_discriminator(cfg: TrainConfig, loss: losses.Loss, device: torch.device) -> nn.Module:
-    """The discriminator that the settings name, of the kind that the loss needs."""
-    return networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, loss.critic, device)
+def image_shape(cfg: TrainConfig) -> tuple[int, int, int]:
+    """Return the shape of an image, (C, H, W)."""
+    return cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size
 
 
 def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
-    """The optimizer that the settings name for one network's weights."""
+    """Return the optimizer that the settings name, for the weights of one network."""
     betas = first, second = c.betas[0], c.betas[1]
     weights = list(network.parameters())
     if c.name == "rmsprop":
@@ -69,14 +68,14 @@ def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimi
 def settle_margin(
     cfg: TrainConfig, stream: Callable[[], Callable[[], Tensor]], device: torch.device
 ) -> float | None:
-    """Puts a number in the place of `loss.margin=auto` and returns it; else None.
+    """Replace `loss.margin=auto` by a number and return it; return None for other settings.
 
-    `stream()` gives batches of the data from the beginning.
+    `stream()` returns the stream of batches from its beginning.
     """
     if not isinstance(cfg.loss, EbganLossConfig) or cfg.loss.margin != "auto":
         return None
-    loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0))
-    autoencoder = build_discriminator(cfg, loss, device)
+    loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0), image_shape(cfg))
+    autoencoder = networks.build_discriminator(cfg, device)
     optimizer = build_optimizer(cfg.optimizer, autoencoder, cfg.optimizer.lr_d)
     cfg.loss.margin = find_margin(autoencoder, loss, optimizer, stream(), cfg.loss.margin_steps)
     return cfg.loss.margin

@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of matrix products and convolutions."""
+"""Count the floating-point operations of matrix products and convolutions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,10 @@ from torch.utils.flop_counter import flop_registry
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of `work`, its backward passes included; a multiply-add counts 2.
+    """Return the floating-point operations of `work`, backward passes included.
 
-    torch's own FlopCounterMode counts the same, but trips over `autograd.grad` to a leaf.
+    A multiply-add counts as two. torch's FlopCounterMode counts the same, but fails on
+    `autograd.grad` to a leaf.
     """
     with _Counter() as counter:
         work()

@@ -1,6 +1,6 @@
 """Inversion: the latents whose images are nearest to given ones (1703.10717, section 4.3).
 
-The paper finds z_r by Adam on |x_r - G(z_r)| and leaves the rate, the steps and the starts open.
+The paper finds z_r by Adam on |x_r - G(z_r)|. It names no rate, number of steps or start.
 """
 
 import math
@@ -14,27 +14,27 @@ from began_cli.gan.latents import LatentStream
 BASELINE = 1000  # random samples, the best of which an inversion has to beat
 CHUNK = 250  # of them at a time
 ENOUGH = 0.2 / 127.5  # a mean error of a fifth of a grey level: pixels round it away
-CHECK_EVERY = 25  # steps between two looks at the errors
-PATIENCE = 8  # looks without a gain of one part in a thousand, and the search is over
+CHECK_EVERY = 25  # steps between two checks of the errors
+PATIENCE = 8  # checks without a gain of one part in a thousand before the search ends
 
 
 class Inversion(NamedTuple):
-    """What a search found for N images."""
+    """The result of a search for N images."""
 
-    latents: Tensor  # (N, latent_dim) in [-1, 1], of each image's best start
-    errors: Tensor  # (starts, N), the last error of each start
-    steps: int  # that were taken
+    latents: Tensor  # (N, latent_dim) in [-1, 1], from the best start of each image
+    errors: Tensor  # (starts, N), the final error of each start
+    steps: int  # taken
 
     @property
     def best(self) -> Tensor:
-        """The error of each image's best start, (N,)."""
+        """Final error from the best start of each image, (N,)."""
         return self.errors.min(dim=0).values
 
 
 def distance(made: Tensor, targets: Tensor, error: str) -> Tensor:
-    """The mean over pixels of |made - target| (l1) or its square (l2), an image: (N,).
+    """Return the mean over pixels of |made - target| (l1), or of its square (l2), per image: (N,).
 
-    Both are (N, C, H, W) floats in [-1, 1]: bytes are refused, for they have another range.
+    Both are floats (N, C, H, W) in [-1, 1]. Raise TypeError for uint8 images: their range differs.
     """
     if torch.uint8 in (made.dtype, targets.dtype):
         raise TypeError("pixels 0..255 have no distance to images in [-1, 1]; see images.to_float")
@@ -45,12 +45,12 @@ def distance(made: Tensor, targets: Tensor, error: str) -> Tensor:
 def invert(
     generator: nn.Module, targets: Tensor, starts: Tensor, steps: int, lr: float, error: str
 ) -> Inversion:
-    """Latents whose images come nearest to `targets` (N, C, H, W) in [-1, 1].
+    """Find the latents whose images are nearest to `targets` (N, C, H, W) in [-1, 1].
 
-    `starts` (R, N, latent_dim) are where Adam sets out, for all images and starts in one batch. Its
-    rate falls from `lr` to 0 along half a cosine; after each step the latents are projected
-    into [-1, 1]. It ends early once all errors are too small to be seen or none falls any more.
-    The generator runs as it is: put it in evaluation mode. Its weights collect no gradients.
+    Adam starts from `starts` (R, N, latent_dim), all in one batch. Its rate falls from `lr` to 0
+    along half a cosine; after each step the latents are clipped to [-1, 1]. The search ends early
+    when every error is too small to see, or none falls any more. Put the generator in evaluation
+    mode before; its weights collect no gradients.
     """
     restarts = len(starts)
     wanted = targets.repeat(restarts, 1, 1, 1)
@@ -80,15 +80,15 @@ def invert(
 
 
 def random_starts(restarts: int, n: int, dim: int) -> Tensor:
-    """Starts (restarts, n, dim), uniform in [-1, 1], on the CPU, the same ones every time."""
-    return _apart(0, restarts * n, dim).view(restarts, n, dim)
+    """Return starts (restarts, n, dim), uniform in [-1, 1], on the CPU, the same every time."""
+    return _draw_apart(0, restarts * n, dim).view(restarts, n, dim)
 
 
 @torch.no_grad()
 def baseline(generator: nn.Module, targets: Tensor, dim: int, error: str) -> Tensor:
-    """What no search at all would give: each target's error by the best of 1,000 samples, (N,)."""
+    """Return each target's error to the nearest of 1,000 random samples, (N,): no search at all."""
     best = torch.full((len(targets),), math.inf, device=targets.device)
-    for z in _apart(1, BASELINE, dim).split(CHUNK):
+    for z in _draw_apart(1, BASELINE, dim).split(CHUNK):
         made = generator(z.to(targets.device))
         for i, target in enumerate(targets):
             nearest = distance(made, target.expand_as(made), error).min()
@@ -96,9 +96,9 @@ def baseline(generator: nn.Module, targets: Tensor, dim: int, error: str) -> Ten
     return best
 
 
-def _apart(stream: int, n: int, dim: int) -> Tensor:
-    """Latents (n, dim) that belong to no seed: a search must not set out from its answer.
+def _draw_apart(stream: int, n: int, dim: int) -> Tensor:
+    """Return latents (n, dim) that no seed has: a search must not start at its answer.
 
-    A seed's latents are the first of its random stream, so the first are left out here.
+    The latents of a seed are the first of its random stream, so the first are left out here.
     """
     return LatentStream(n + 1, dim, stream, torch.device("cpu"))()[1:]

@@ -9,9 +9,9 @@ from began_cli import ranks
 
 
 class LatentStream:
-    """A seeded stream of latents on the device; each call gives (n, dim).
+    """A seeded stream of latents on the device; each call returns (n, dim).
 
-    With several processes each gets its share of them, of each of `parts` the same.
+    With several processes each gets an equal share of every one of the `parts` of a batch.
     """
 
     def __init__(self, n: int, dim: int, seed: int, device: torch.device, parts: int = 1) -> None:
@@ -30,21 +30,21 @@ class LatentStream:
 
 
 def from_seeds(seeds: Sequence[int], dim: int) -> Tensor:
-    """Latents (len(seeds), dim) on the CPU; each row depends on its own seed alone."""
+    """Return latents (len(seeds), dim) on the CPU; each row depends on its own seed alone."""
     rows = [torch.rand(dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows) * 2 - 1
 
 
 def lerp(a: Tensor, b: Tensor, steps: int, ease: bool = False) -> Tensor:
-    """The straight line from a to b, both (…, dim): (steps, …, dim), the ends exactly a and b.
+    """Return the straight line from a to b, both (…, dim): (steps, …, dim), its ends exactly a, b.
 
-    With `ease` it sets out and arrives slowly.
+    With `ease` the steps are smaller near the ends.
     """
     return torch.stack([torch.lerp(a, b, t) for t in _times(steps, ease)])
 
 
 def slerp(a: Tensor, b: Tensor, steps: int, ease: bool = False) -> Tensor:
-    """Along the great circle from a to b, (…, dim), the norm going evenly from |a| to |b|."""
+    """Return the great circle from a to b, (…, dim); the norm goes linearly from |a| to |b|."""
     norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
     unit_a, unit_b = a / norm_a.clamp(min=1e-12), b / norm_b.clamp(min=1e-12)
     angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
@@ -61,7 +61,7 @@ def slerp(a: Tensor, b: Tensor, steps: int, ease: bool = False) -> Tensor:
 
 
 def traverse(z: Tensor, axes: Sequence[int], steps: int, ease: bool = False) -> Tensor:
-    """Along single axes from -1 to 1, all else as in z (dim,): (steps, len(axes), dim)."""
+    """Return walks of z (dim,) along single axes from -1 to 1: (steps, len(axes), dim)."""
     path = z.expand(steps, len(axes), -1).clone()
     for row, axis in enumerate(axes):
         path[:, row, axis] = torch.tensor(_times(steps, ease)) * 2 - 1
@@ -69,6 +69,6 @@ def traverse(z: Tensor, axes: Sequence[int], steps: int, ease: bool = False) -> 
 
 
 def _times(steps: int, ease: bool) -> list[float]:
-    """From 0 to 1: evenly, or along 3t^2 - 2t^3, which begins and ends at rest."""
+    """Return `steps` times from 0 to 1: evenly spaced, or along 3t^2 - 2t^3 with `ease`."""
     t = torch.linspace(0, 1, steps)
     return (t * t * (3 - 2 * t) if ease else t).tolist()

@@ -1,4 +1,4 @@
-"""Layers of BEGAN's networks that PyTorch does not have, or not as fast."""
+"""Layers that PyTorch does not have, or not as fast."""
 
 from typing import Any
 
@@ -30,8 +30,11 @@ class UpConv2d(nn.Conv2d):
 
 
 class Elu(nn.Module):
-    """max(x, exp(min(x, 0)) - 1), as `F.elu`, of which the forward pass on a CPU costs five times
-    this: it goes by expm1. Elsewhere it is `F.elu`, one kernel."""
+    """ELU, computed as max(x, exp(min(x, 0)) - 1) on a CPU.
+
+    There the forward pass of `F.elu`, which uses expm1, takes five times as long. On other devices
+    it is `F.elu`, one kernel.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class _CpuElu(torch.autograd.Function):
 class Carry(nn.Module):
     """Vanishing residuals (1703.10717, section 3.5.1): in = carry in + (1 - carry) out.
 
-    `carry` starts at 1 and is set by the step; without residuals, out is passed on as it is.
+    `carry` starts at 1 and is set at every step. Without residuals, return `out` as it is.
     """
 
     carry: Tensor | None
@@ -79,13 +82,15 @@ class Carry(nn.Module):
 
 
 def carry_at(step: int, steps: int) -> float:
-    """1 at step 0, falling linearly to 0 at `steps`, 0 ever after."""
+    """Return the carry at a step: 1 at step 0, falling linearly to 0 at `steps`, then 0."""
     return max(0.0, 1.0 - step / steps)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation; in training over the images of all processes (torch's own
-    SyncBatchNorm does that on GPUs alone)."""
+    """Batch normalisation, in training over the images of all processes.
+
+    torch's SyncBatchNorm does the same, but on GPUs only.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or ranks.size() == 1:

@@ -7,7 +7,7 @@ E(v), or its logit f(v); everything else is a function of those values.
 """
 
 import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,14 @@ from began_cli.settings.train import (
     EbganPtLossConfig,
     GanLossConfig,
     LossConfig,
+    TrainConfig,
     WganGpLossConfig,
     WganLossConfig,
 )
 
 
 class Reconstruction(NamedTuple):
-    """What an autoencoder discriminator gives: images (N, C, H, W) and their code (N, code_dim)."""
+    """Output of an autoencoder discriminator: images (N, C, H, W) and their code (N, code_dim)."""
 
     images: Tensor
     code: Tensor
@@ -39,49 +40,83 @@ class Reconstruction(NamedTuple):
 class Loss(nn.Module):
     """One objective: L_D = real + fake for the discriminator, L_G for the generator.
 
-    Its state (k_t, log Z) are buffers, so it lives on the device and travels in `state_dict`.
+    A subclass names its settings, `class Gan(LogisticLoss, settings=GanLossConfig)`, and is then
+    found by them. Its state (k_t, log Z) are buffers: it lives on the device and is part of
+    `state_dict`.
     """
 
     critic: ClassVar[Literal["autoencoder", "score"]]
+    batch_norm: ClassVar[bool] = True  # whether a discriminator may normalise over the batch
+    binary: ClassVar[bool] = False  # whether images are black and white, drawn pixel by pixel
+    chance: ClassVar[float | None] = None  # L_D of a discriminator that cannot tell, if it is fixed
     n_critic = 1  # steps of the discriminator for one of the generator
     separate_latents = False  # whether D's fakes have latents of their own
 
+    def __init_subclass__(cls, settings: type[LossConfig] | None = None) -> None:
+        super().__init_subclass__()
+        if settings is not None:
+            _CLASSES[settings] = cls
+
+    def __init__(self, c: Any, image_shape: tuple[int, int, int]) -> None:
+        """`c` are the loss's settings, `image_shape` is (C, H, W)."""
+        super().__init__()
+
     def prepare(self, images: Tensor) -> None:
-        """Takes what it needs to know of the data: uint8 images (N, C, H, W)."""
+        """Measure what the loss needs to know of the data: uint8 images (N, C, H, W)."""
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
-        """One value an image, (N,), from the discriminator's output for `images`."""
+        """Return one value an image, (N,), from the discriminator's output for `images`."""
         raise NotImplementedError
 
     def real(self, values: Tensor) -> Tensor:
-        """The part of L_D that real images give, a scalar."""
+        """Return the part of L_D that comes from real images, a scalar."""
         return values.mean()
 
     def fake(self, values: Tensor) -> Tensor:
-        """The part of L_D that fake images give, a scalar."""
+        """Return the part of L_D that comes from fakes, a scalar."""
         raise NotImplementedError
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
-        """L_G, a scalar, from the fakes' values and the discriminator's output for them."""
+        """Return L_G, a scalar, from the fakes' values and the discriminator's output for them."""
         raise NotImplementedError
 
     def fake_factor(self) -> Tensor | None:
-        """c, where fake = c L_G, so that one backward pass serves both networks; None: no c."""
+        """Return c if fake = c L_G, so that one backward pass serves both networks, else None."""
         return None
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Moves the state on after a step, given the values (N,) of both; returns what to log."""
+        """Update the state after a step from the values (N,) of both; return scalars to log."""
         return {}
 
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
-        """A further part of L_D, a scalar, that needs passes of its own; None: there is none."""
+        """Return a further part of L_D, a scalar, that needs passes of its own, or None."""
         return None
 
     def constrain(self, discriminator: nn.Module) -> None:
-        """What holds for the discriminator's weights after each of its steps."""
+        """Constrain the discriminator's weights after each of its steps."""
+
+    @classmethod
+    def collapse_remedy(cls, run: TrainConfig) -> str:
+        """Return what to change in the settings of a run whose samples have become alike."""
+        return f"lower optimizer.lr_g={run.optimizer.lr_g:g}, or raise batch_size"
+
+
+_CLASSES: dict[type[LossConfig], type[Loss]] = {}
+
+
+def class_of(c: LossConfig) -> type[Loss]:
+    """Return the class of the loss that has these settings."""
+    return _CLASSES[type(c)]
+
+
+def build(c: LossConfig, image_shape: tuple[int, int, int]) -> Loss:
+    """Return the loss that has these settings, for images of `image_shape` (C, H, W)."""
+    return class_of(c)(c, image_shape)
 
 
 class ScoreLoss(Loss):
+    """A loss whose discriminator gives each image a logit f."""
+
     critic = "score"
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
@@ -92,6 +127,8 @@ class ScoreLoss(Loss):
 class LogisticLoss(ScoreLoss):
     """L_D = -E log D(x) - E log(1 - D(g)), D = sigmoid(f), on logits (1406.2661, equation 1)."""
 
+    chance = 2 * math.log(2)
+
     def real(self, values: Tensor) -> Tensor:
         return F.softplus(-values).mean()
 
@@ -100,33 +137,35 @@ class LogisticLoss(ScoreLoss):
 
 
 class AutoencoderLoss(Loss):
+    """A loss whose discriminator is an autoencoder; L_G is the mean energy of the fakes."""
+
     critic = "autoencoder"
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return values.mean()
 
 
-class BeganUnbalanced(AutoencoderLoss):
+class BeganUnbalanced(AutoencoderLoss, settings=BeganUnbalancedLossConfig):
     """BEGAN without equilibrium (1703.10717 v4, equation 2): L_D = L(x) - L(g), L_G = L(g)."""
 
     background: Tensor
 
     def __init__(self, c: BeganUnbalancedLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__()
+        super().__init__(c, image_shape)
         self.energy, self.content_floor = c.energy, c.content_floor
         self.separate_latents = c.separate_latents
         self.register_buffer("k_t", torch.tensor(1.0), persistent=False)
         self.register_buffer("background", torch.zeros(image_shape))
 
     def prepare(self, images: Tensor) -> None:
-        """Relative energy: the background is each pixel's median over (at most 10,000) images."""
+        """Set the background of relative energy: each pixel's median over at most 10,000 images."""
         if self.energy == "relative":
             some = images[:: -(-len(images) // 10_000)].cpu()
             self.background.copy_(to_float(some.median(dim=0).values))
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
-        """L(v), the mean over pixels of |v - D(v)| (l1) or |v - D(v)|^2 (l2); relative divides the
-        first by the same distance to the background, plus `content_floor`."""
+        """Return L(v), the mean over pixels of |v - D(v)| (l1) or |v - D(v)|^2 (l2). `relative`
+        divides the first by the mean distance to the background, plus `content_floor`."""
         assert isinstance(output, Reconstruction)
         error = _full(images) - _full(output.images)
         if self.energy == "l2":
@@ -144,7 +183,7 @@ class BeganUnbalanced(AutoencoderLoss):
         return -self.get_buffer("k_t") * values.mean()
 
 
-class Began(BeganUnbalanced):
+class Began(BeganUnbalanced, settings=BeganLossConfig):
     """BEGAN (1703.10717 v4, section 3.4), with k_t held in [k_min, k_max].
 
     L_D = L(x) - k_t L(g), L_G = L(g), k_{t+1} = clip(k_t + lambda_k (gamma L(x) - L(g))).
@@ -163,16 +202,25 @@ class Began(BeganUnbalanced):
         convergence = real.mean() + balance.abs()  # M_global, section 3.4.1
         return {"k_t": self.k_t.clone(), "balance": balance, "convergence": convergence}
 
+    @classmethod
+    def collapse_remedy(cls, run: TrainConfig) -> str:
+        assert isinstance(run.loss, BeganLossConfig)
+        remedy = f"raise loss.gamma={run.loss.gamma:g}"
+        relative, grey = run.loss.energy == "relative", run.dataset.channels == 1
+        if relative != grey:  # docs/relative-energy.md
+            remedy += f", or use loss={'began_relative' if grey else 'began'}"
+        return remedy
 
-class Ebgan(AutoencoderLoss):
+
+class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
     """EBGAN (1609.03126, equations 1 and 2): a hinge on each fake image's energy, then the mean.
 
     L_D = E(x) + [m - E(g)]+, L_G = E(g), E(v) = ||v - D(v)||_2 over an image's pixels.
     """
 
-    def __init__(self, c: EbganLossConfig) -> None:
-        super().__init__()
-        assert isinstance(c.margin, float | int)  # `auto` has been settled by gan/margin.py
+    def __init__(self, c: EbganLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
+        assert isinstance(c.margin, float | int)  # gan/build.py has put a number for `auto`
         self.margin = c.margin
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
@@ -183,12 +231,16 @@ class Ebgan(AutoencoderLoss):
     def fake(self, values: Tensor) -> Tensor:
         return F.relu(self.margin - values).mean()
 
+    @classmethod
+    def collapse_remedy(cls, run: TrainConfig) -> str:
+        return "use loss=ebgan_pt, or loss.margin=auto"
 
-class EbganPt(Ebgan):
+
+class EbganPt(Ebgan, settings=EbganPtLossConfig):
     """EBGAN-PT (1609.03126, section 2.4): L_G gains pt_weight times the pulling-away term."""
 
-    def __init__(self, c: EbganPtLossConfig) -> None:
-        super().__init__(c)
+    def __init__(self, c: EbganPtLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
         self.pt_weight, self.pt_global = c.pt_weight, c.pt_global
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
@@ -198,19 +250,23 @@ class EbganPt(Ebgan):
             code = ranks.gather_with_gradient(code).flatten(0, 1)
         return values.mean() + self.pt_weight * pulling_away(code)
 
+    @classmethod
+    def collapse_remedy(cls, run: TrainConfig) -> str:
+        return "raise loss.pt_weight, or loss.margin=auto"
 
-class Gan(LogisticLoss):
+
+class Gan(LogisticLoss, settings=GanLossConfig):
     """GAN (1406.2661) on logits; the generator's loss is non-saturating unless told otherwise."""
 
-    def __init__(self, c: GanLossConfig) -> None:
-        super().__init__()
+    def __init__(self, c: GanLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
         self.saturating = c.saturating
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return -F.softplus(values).mean() if self.saturating else F.softplus(-values).mean()
 
 
-class Bgan(LogisticLoss):
+class Bgan(LogisticLoss, settings=BganLossConfig):
     """BGAN (1702.08431, section 3): L_D is GAN's; L_G = 1/2 E[f^2], or 1/2 E[(f - log Z)^2].
 
     log D - log(1 - D) is f itself, so no logarithm of a sigmoid is taken. log Z is a moving average
@@ -219,8 +275,8 @@ class Bgan(LogisticLoss):
 
     log_z: Tensor
 
-    def __init__(self, c: BganLossConfig) -> None:
-        super().__init__()
+    def __init__(self, c: BganLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
         self.seek_log_z, self.decay = c.log_z, c.log_z_decay
         self.register_buffer("log_z", torch.tensor(0.0))
 
@@ -235,7 +291,7 @@ class Bgan(LogisticLoss):
         return {"log_z": self.log_z.clone()}
 
 
-class BganDiscrete(LogisticLoss):
+class BganDiscrete(LogisticLoss, settings=BganDiscreteLossConfig):
     """BGAN for discrete data (1702.08431, section 2, algorithm 1): importance-weighted REINFORCE.
 
     The generator gives each pixel's probability of being white. M images x_m are drawn for each z;
@@ -243,12 +299,14 @@ class BganDiscrete(LogisticLoss):
     L_D is GAN's, over real images made black and white and all the drawn ones.
     """
 
-    def __init__(self, c: BganDiscreteLossConfig) -> None:
-        super().__init__()
+    binary = True
+
+    def __init__(self, c: BganDiscreteLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
         self.samples = c.samples
 
     def draw(self, logits: Tensor) -> Tensor:
-        """M black (-1) and white (1) images a row of logits (N, C, H, W): (M, N, C, H, W)."""
+        """Draw M black (-1) and white (1) images for each row of logits (N, C, H, W): (M, N, …)."""
         n = len(logits) * ranks.size()  # everyone draws for all: the numbers are those of one
         luck = torch.rand(
             n, self.samples, *logits.shape[1:], dtype=logits.dtype, device=logits.device
@@ -257,22 +315,21 @@ class BganDiscrete(LogisticLoss):
         return white.to(logits.dtype) * 2 - 1
 
     def reinforce(self, logits: Tensor, drawn: Tensor, values: Tensor) -> Tensor:
-        """L_G, a scalar, from logits (N, C, H, W), drawn (M, N, C, H, W) and f(drawn), (M, N)."""
+        """Return L_G, a scalar, from logits (N, C, H, W), drawn (M, N, …) and f(drawn), (M, N)."""
         white = (drawn + 1) / 2
         each = logits.expand_as(white)
         log_g = -F.binary_cross_entropy_with_logits(each, white, reduction="none").flatten(2).sum(2)
         return -(values.detach().softmax(0) * log_g).sum(0).mean()
 
 
-class Wgan(ScoreLoss):
-    """WGAN (1701.07875, algorithm 1): L_D = -(E f(x) - E f(g)), L_G = -E f(g).
+class WassersteinLoss(ScoreLoss):
+    """L_D = -(E f(x) - E f(g)), L_G = -E f(g), `n_critic` steps of D for one of G (1701.07875)."""
 
-    Every weight of the critic is clipped to [-clip, clip] after each of its steps.
-    """
-
-    def __init__(self, n_critic: int, clip: float | None) -> None:
-        super().__init__()
-        self.n_critic, self.clip = n_critic, clip
+    def __init__(
+        self, c: WganLossConfig | WganGpLossConfig, image_shape: tuple[int, int, int]
+    ) -> None:
+        super().__init__(c, image_shape)
+        self.n_critic = c.n_critic
         self.register_buffer("minus_one", torch.tensor(-1.0), persistent=False)
 
     def real(self, values: Tensor) -> Tensor:
@@ -287,24 +344,34 @@ class Wgan(ScoreLoss):
     def fake_factor(self) -> Tensor:
         return self.get_buffer("minus_one")
 
+
+class Wgan(WassersteinLoss, settings=WganLossConfig):
+    """WGAN (1701.07875, algorithm 1): after each step of D its weights are clipped to +-clip."""
+
+    def __init__(self, c: WganLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
+        self.clip = c.clip
+
     @torch.no_grad()
     def constrain(self, discriminator: nn.Module) -> None:
-        if self.clip is not None:
-            weights: list[Tensor] = list(discriminator.parameters())
-            torch._foreach_clamp_min_(weights, -self.clip)
-            torch._foreach_clamp_max_(weights, self.clip)
+        weights: list[Tensor] = list(discriminator.parameters())
+        torch._foreach_clamp_min_(weights, -self.clip)
+        torch._foreach_clamp_max_(weights, self.clip)
 
 
-class WganGp(Wgan):
+class WganGp(WassersteinLoss, settings=WganGpLossConfig):
     """WGAN-GP (1704.00028, algorithm 1): instead of the clipping L_D gains the gradient penalty."""
 
-    def __init__(self, c: WganGpLossConfig) -> None:
-        super().__init__(c.n_critic, clip=None)
+    batch_norm = False  # the penalty is of each image by itself; section 4
+    chance = 0.0  # a clipped critic's L_D stays near 0 even when it can tell
+
+    def __init__(self, c: WganGpLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
         self.gp_weight, self.pack = c.gp_weight, c.pack
 
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
-        """lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, e ~ U[0, 1] for each image, or
-        each pack of images that D looks at together."""
+        """Return lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, with e ~ U[0, 1] drawn for
+        each image, or for each pack of images that D judges together."""
         packs = len(x) // self.pack * ranks.size()  # everyone draws for all
         e = ranks.share(torch.rand(packs, 1, 1, 1, dtype=x.dtype, device=x.device))
         e = e.repeat_interleave(self.pack, 0, output_size=len(x))
@@ -314,32 +381,8 @@ class WganGp(Wgan):
         return self.gp_weight * (norm - 1).square().mean()
 
 
-def build(c: LossConfig, image_shape: tuple[int, int, int]) -> Loss:
-    """The loss that the settings name, for images of `image_shape` (C, H, W)."""
-    match c:
-        case BeganLossConfig():
-            return Began(c, image_shape)
-        case BeganUnbalancedLossConfig():
-            return BeganUnbalanced(c, image_shape)
-        case EbganPtLossConfig():
-            return EbganPt(c)
-        case EbganLossConfig():
-            return Ebgan(c)
-        case BganLossConfig():
-            return Bgan(c)
-        case BganDiscreteLossConfig():
-            return BganDiscrete(c)
-        case GanLossConfig():
-            return Gan(c)
-        case WganLossConfig():
-            return Wgan(c.n_critic, c.clip)
-        case WganGpLossConfig():
-            return WganGp(c)
-    raise AssertionError(f"no loss for {type(c).__name__}")
-
-
 def pulling_away(code: Tensor) -> Tensor:
-    """The mean squared cosine between the codes (N, code_dim) of different images, in [0, 1].
+    """Return the mean squared cosine between the codes (N, code_dim) of different images: 0 to 1.
 
     1609.03126, section 2.4. N is at least 2; a code of zeros counts as orthogonal to all.
     """
@@ -350,5 +393,5 @@ def pulling_away(code: Tensor) -> Tensor:
 
 
 def _full(t: Tensor) -> Tensor:
-    """At least single precision: losses are never reduced in half precision."""
+    """Return `t` in single precision at least: losses are never reduced in half precision."""
     return t.to(torch.promote_types(t.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""A margin for EBGAN on new data."""
+"""Find a margin for EBGAN on new data."""
 
 from collections.abc import Callable
 
@@ -16,10 +16,10 @@ def find_margin(
     batches: Callable[[], Tensor],
     steps: int,
 ) -> float:
-    """Trains the autoencoder alone and gives its mean energy over the last tenth of the steps.
+    """Train the autoencoder alone; return its mean energy over the last tenth of the steps.
 
-    With that margin a fake pushes D while it costs less than a real image does to a good D.
-    `batches()` gives images (N, C, H, W) in [-1, 1]. The autoencoder is left trained.
+    With that margin D raises the energy of a fake until it is that of a real image under a good D.
+    `batches()` returns images (N, C, H, W) in [-1, 1].
     """
     counted = max(1, steps // 10)
     total = torch.zeros((), device=next(autoencoder.parameters()).device)

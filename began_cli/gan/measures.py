@@ -1,4 +1,4 @@
-"""What passes between the parts of a step, and what a step tells."""
+"""Values that pass between the parts of a step, and the measures of a step."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from began_cli.gan.losses import Reconstruction
 
 @dataclass(slots=True)
 class Measures:
-    """What one step tells, on the device: scalars by name, and the value of each image (N,)."""
+    """Measures of one step, on the device: scalars by name, and one value an image, (N,)."""
 
     scalars: dict[str, Tensor]
     real: Tensor
@@ -20,14 +20,14 @@ class Measures:
 
 
 class Criticism(NamedTuple):
-    """What the discriminator says of images: a value each (N,), and its output."""
+    """The discriminator's output for images, and the loss's value of each, (N,)."""
 
     values: Tensor
     output: Tensor | Reconstruction
 
 
 class Fakes(NamedTuple):
-    """One part's fakes, detached: images, values (N,), the fake part of L_D, L_G."""
+    """The fakes of one part of a batch, detached, with the fake part of L_D and L_G."""
 
     images: Tensor
     values: Tensor
@@ -36,16 +36,19 @@ class Fakes(NamedTuple):
 
 
 class Reals(NamedTuple):
-    """One part's real images, detached: values (N,), the real part of L_D, its penalty."""
+    """The real images of one part of a batch: values (N,), the real part of L_D, its penalty."""
 
     values: Tensor
     loss: Tensor
     penalty: Tensor | None
 
 
-def put_together(fakes: list[Fakes], reals: list[Reals]) -> tuple[Tensor, Tensor, Tensor]:
-    """The values of the step's real and fake images, everyone's, in the order of the batch, and
-    the means of the losses' real part, fake part, L_G and penalty."""
+def combine(fakes: list[Fakes], reals: list[Reals]) -> tuple[Tensor, Tensor, Tensor]:
+    """Combine the parts of a step, and those of all processes, in the order of the batch.
+
+    Return the values of the real images (N,), those of the fakes, and the means of the real part
+    of L_D, its fake part, L_G and the penalty, (4,).
+    """
     real = torch.stack([part.values for part in reals])
     fake = torch.stack([part.values for part in fakes])
     losses = [

@@ -1,4 +1,4 @@
-"""The networks: a family gives an encoder and a decoder, everything else is made of these two.
+"""The networks. A family provides an encoder and a decoder; everything else consists of the two.
 
 A generator is a decoder of latents. An autoencoder discriminator is an encoder and a decoder of its
 code; a score discriminator is an encoder with one output. So every loss runs on every family.
@@ -14,25 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from began_cli.gan import losses
 from began_cli.gan.layers import BatchNorm2d, Carry, Elu, UpConv2d
 from began_cli.gan.losses import Reconstruction
 from began_cli.settings.train import (
     BeganModelConfig,
-    BganDiscreteLossConfig,
     DatasetConfig,
     DcganModelConfig,
-    LossConfig,
     MlpModelConfig,
     ModelConfig,
     ScoreLossConfig,
-    WganGpLossConfig,
+    TrainConfig,
 )
 
 # --- BEGAN: 3x3 convolutions and ELU, no normalisation (1703.10717, figure 1) ---------------------
 
 
 class BeganEncoder(nn.Module):
-    """Images to (N, outputs). Scale i of S has i*n channels; the step to the next is strided.
+    """Images to (N, outputs). Scale i of S has i*n channels; the way to the next is strided.
 
     With `flat` the first scale does not widen, so that scale i has (i - 1)*n from the second on.
     """
@@ -98,7 +97,7 @@ class BeganDecoder(nn.Module):
 
 
 def began_scales(size: int) -> int:
-    """S = log2(size / 8) + 1."""
+    """Return the number of scales, S = log2(size / 8) + 1."""
     return int(math.log2(size // 8)) + 1
 
 
@@ -106,7 +105,7 @@ def began_scales(size: int) -> int:
 
 
 def dcgan_widths(size: int, width: int) -> list[int]:
-    """Channels at size/2, size/4, … 4: doubled at each, at most eightfold."""
+    """Return the channels at size/2, size/4, … 4: doubled at each, at most eightfold."""
     return [width * min(2**i, 8) for i in range(int(math.log2(size // 4)))]
 
 
@@ -114,12 +113,12 @@ Norm = Callable[[int], nn.Module]
 
 
 def layer_norm(channels: int) -> nn.Module:
-    """Normalises each image by itself, as a gradient penalty needs (1704.00028, section 4)."""
+    """Return a layer that normalises each image by itself (1704.00028, section 4)."""
     return nn.GroupNorm(1, channels)
 
 
 def dcgan_encoder(size: int, channels: int, width: int, outputs: int, norm: Norm) -> nn.Sequential:
-    """Images to (N, outputs): LeakyReLU, normalisation on all convolutions but the first."""
+    """Return a network from images to (N, outputs): LeakyReLU, `norm` after all but the first."""
     widths = dcgan_widths(size, width)
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
     for a, b in itertools.pairwise(widths):
@@ -128,7 +127,7 @@ def dcgan_encoder(size: int, channels: int, width: int, outputs: int, norm: Norm
 
 
 def dcgan_decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
-    """(N, inputs) to images before tanh: ReLU, batch normalisation on all layers but the last."""
+    """Return a network from (N, inputs) to images before tanh: ReLU, batch norm but on the last."""
     widths = dcgan_widths(size, width)[::-1]
     layers: list[nn.Module] = [
         nn.Linear(inputs, widths[0] * 4 * 4, bias=False),
@@ -145,7 +144,7 @@ def dcgan_decoder(size: int, channels: int, width: int, inputs: int) -> nn.Seque
 
 
 def mlp(inputs: int, width: int, layers: int, outputs: int, dropout: float) -> nn.Sequential:
-    """`layers` hidden layers of `width` units with LeakyReLU and dropout."""
+    """Return a network with `layers` hidden layers of `width` units, LeakyReLU and dropout."""
     stack: list[nn.Module] = []
     for i in range(layers):
         stack += [nn.Linear(inputs if i == 0 else width, width), nn.LeakyReLU(0.2)]
@@ -171,7 +170,7 @@ class Autoencoder(nn.Module):
 class Score(nn.Module):
     """A score discriminator: images to logits f, (N,), or one for each `pack` of them, (N / pack,).
 
-    Packed images are looked at together, as channels of one (1712.04086, section 3).
+    Packed images are judged together, as channels of one (1712.04086, section 3).
     """
 
     def __init__(self, encoder: nn.Module, pack: int) -> None:
@@ -185,9 +184,9 @@ class Score(nn.Module):
 
 
 class BlackAndWhite(nn.Module):
-    """A generator of discrete images: its logits are each pixel's of being white.
+    """A generator of black and white images: its logits are those of each pixel being white.
 
-    As an image it gives each pixel's mean, (N, C, H, W) in [-1, 1].
+    Its output is the mean of each pixel, (N, C, H, W) in [-1, 1].
     """
 
     def __init__(self, logits: nn.Module) -> None:
@@ -198,42 +197,32 @@ class BlackAndWhite(nn.Module):
         return torch.tanh(self.logits(latents) / 2)  # 2 sigmoid(logits) - 1
 
 
-def build_generator(
-    model: ModelConfig,
-    data: DatasetConfig,
-    loss: LossConfig,
-    device: torch.device,
-) -> nn.Module:
-    """Latents (N, model.latent_dim) to images, on the device.
+def build_generator(cfg: TrainConfig, device: torch.device) -> nn.Module:
+    """Return the generator that the settings name: latents (N, model.latent_dim) to images.
 
-    The initial weights come from the global RNG, on the CPU, so that they are the same anywhere.
+    The initial weights come from the global random state on the CPU: they are the same anywhere.
     """
-    family = _family(model, data, device)
-    decoder = family.decoder(model.latent_dim, 0.0)
-    if isinstance(loss, BganDiscreteLossConfig):
-        generator: nn.Module = BlackAndWhite(decoder)
-    else:
-        generator = nn.Sequential(decoder, family.output)
-    return generator.apply(_initialiser(model)).to(device)
+    family = _family(cfg.model, cfg.dataset, device)
+    decoder = family.decoder(cfg.model.latent_dim, 0.0)
+    binary = losses.class_of(cfg.loss).binary
+    generator = BlackAndWhite(decoder) if binary else nn.Sequential(decoder, family.output)
+    return generator.apply(_initialiser(cfg.model)).to(device)
 
 
-def build_discriminator(
-    model: ModelConfig,
-    data: DatasetConfig,
-    loss: LossConfig,
-    critic: str,
-    device: torch.device,
-) -> nn.Module:
-    """An `Autoencoder` or a `Score`, as the loss's `critic` asks, with fresh initial weights."""
-    pack = loss.pack if isinstance(loss, ScoreLossConfig) else 1
-    family = _family(model, data, device, pack)
+def build_discriminator(cfg: TrainConfig, device: torch.device) -> nn.Module:
+    """Return the discriminator that the settings name, with fresh weights: an `Autoencoder` or a
+    `Score`, as the loss asks."""
+    model, kind = cfg.model, losses.class_of(cfg.loss)
+    pack = cfg.loss.pack if isinstance(cfg.loss, ScoreLossConfig) else 1
+    family = _family(model, cfg.dataset, device, pack)
     dropout = model.dropout if isinstance(model, MlpModelConfig) else 0.0
-    norm = layer_norm if isinstance(loss, WganGpLossConfig) else BatchNorm2d
-    if critic == "score":
-        return Score(family.encoder(1, dropout, norm), pack).apply(_initialiser(model)).to(device)
-    encoder = family.encoder(model.code_dim, dropout, norm)
-    decoder = nn.Sequential(family.decoder(model.code_dim, dropout), family.output)
-    return Autoencoder(encoder, decoder).apply(_initialiser(model)).to(device)
+    norm = BatchNorm2d if kind.batch_norm else layer_norm
+    if kind.critic == "score":
+        network: nn.Module = Score(family.encoder(1, dropout, norm), pack)
+    else:
+        decoder = nn.Sequential(family.decoder(model.code_dim, dropout), family.output)
+        network = Autoencoder(family.encoder(model.code_dim, dropout, norm), decoder)
+    return network.apply(_initialiser(model)).to(device)
 
 
 class _Family(NamedTuple):
@@ -245,7 +234,7 @@ class _Family(NamedTuple):
 def _family(
     model: ModelConfig, data: DatasetConfig, device: torch.device, pack: int = 1
 ) -> _Family:
-    """`pack` is the number of images that an encoder sees as one."""
+    """Return the family of `model`; an encoder sees `pack` images as one."""
     size, channels, width = data.image_size, data.channels, model.width
     seen = channels * pack
     output = nn.Tanh() if model.output == "tanh" else nn.Identity()
@@ -285,10 +274,10 @@ def _family(
 
 
 def _initialiser(model: ModelConfig) -> Callable[[nn.Module], None]:
-    """Sets a layer's first weights, and zero biases; `torch` leaves them as PyTorch made them.
+    """Return a function that sets a layer's initial weights, and its biases to zero.
 
-    orthogonal: with a gain, leaves a plain autoencoder's "blank" start soon. normal: DCGAN's,
-    weights ~ N(0, 0.02), batch normalisation's ~ N(1, 0.02).
+    torch: PyTorch's own. orthogonal: with a gain; an autoencoder leaves its blank start sooner.
+    normal: DCGAN's, weights ~ N(0, 0.02), those of batch normalisation ~ N(1, 0.02).
     """
 
     def initialise(layer: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """One optimisation step of both networks, at the fewest passes the loss allows.
 
 In units of one network pass over a batch (a backward pass costs 1 for data and 1 for weights):
-6D + 3G where L_D's fake part is c L_G, else 7D + 3G; see `Update._learn_from_fakes`.
+6D + 3G where the fake part of L_D is c L_G, else 7D + 3G; see `Update._learn_from_fakes`.
 Nothing here reads a value back from the device.
 """
 
@@ -18,7 +18,7 @@ from began_cli import ranks
 from began_cli.gan.gradients import Gradients
 from began_cli.gan.layers import Carry, carry_at
 from began_cli.gan.losses import BganDiscrete, Loss
-from began_cli.gan.measures import Criticism, Fakes, Measures, Reals, put_together
+from began_cli.gan.measures import Criticism, Fakes, Measures, Reals, combine
 from began_cli.gan.networks import BlackAndWhite
 
 
@@ -37,7 +37,7 @@ class Update:
         carry_steps: int = 16_000,
         accumulate: int = 1,
     ) -> None:
-        """`amp` is the autocast type, None for none; float16 scales the losses' gradients.
+        """`amp` is the autocast type, None for none; with float16 the gradients are scaled.
 
         `accumulate` is the number of equal parts in which a batch passes through the networks.
         """
@@ -49,7 +49,7 @@ class Update:
         self.step = 0
         like = next(generator.parameters())
         self.scaler = GradScaler(like.device.type, enabled=amp == torch.float16)
-        # What a process's part counts in the batch's mean.
+        # Weight of one part of this process in the mean over the batch.
         share = 1 / (accumulate * ranks.size())
         self._share = torch.tensor(share, dtype=like.dtype, device=like.device)
         self._generate: Callable[[Tensor], Tensor] = self._run_generator
@@ -68,9 +68,9 @@ class Update:
         self._weights_ema = _floats(self.ema)
 
     def __call__(self, batches: Callable[[], Tensor], latents: Callable[[], Tensor]) -> Measures:
-        """One step of the generator and `loss.n_critic` of the discriminator.
+        """Take one step of the generator and `loss.n_critic` of the discriminator.
 
-        `batches()` gives real images (N, C, H, W) in [-1, 1] on the device, `latents()` (N, dim).
+        `batches()` returns real images (N, C, H, W) in [-1, 1] on the device, `latents()` (N, dim).
         """
         for carry in self._carries:
             carry.fill_(carry_at(self.step, self.carry_steps))
@@ -84,11 +84,11 @@ class Update:
         return measures
 
     def compile(self, mode: str, x: Tensor, z: Tensor) -> None:
-        """Compiles both networks for batches like x and z, and changes nothing else.
+        """Compile both networks for batches like x and z; change nothing else.
 
-        `mode` is `default`, or `max` (autotuned; CUDA graphs). The gradient penalty runs as it is,
-        because compiled code cannot be differentiated twice. Raises whatever the compiler raises,
-        and then all is as it was.
+        `mode` is `default`, or `max` (autotuned, with CUDA graphs). The gradient penalty is not
+        compiled, because compiled code cannot be differentiated twice. Raise whatever the compiler
+        raises; the step is then as before.
         """
         import torch._functorch.config as functorch
 
@@ -123,13 +123,13 @@ class Update:
             self._gradients_g.clear()
 
     def _keep_gradients(self, keep: bool) -> None:
-        """CUDA graphs: the gradients stay where they are."""
+        """Keep the gradients at one address, as CUDA graphs need."""
         self._gradients_d.keep = self._gradients_g.keep = keep
 
     def joint_step(
         self, x: Tensor, z: Tensor, more_latents: Callable[[], Tensor] | None = None
     ) -> Measures:
-        """One step of both networks from the same real images x and latents z."""
+        """Take one step of both networks from the same real images x and latents z."""
         self._begin()
         others = [None] * self.accumulate
         if self.loss.separate_latents:  # D's fakes are others than G's: 8D + 4G
@@ -141,7 +141,7 @@ class Update:
         ]
         factor = self.loss.fake_factor()
         if factor is not None and not self.loss.separate_latents:
-            # What D has so far is grad L_G; its loss holds c L_G.
+            # D's gradient so far is that of L_G; its loss has c L_G.
             self._gradients_d.scale(factor)
         reals = [
             self._learn_from_reals(part, fakes[i].images, last=i + 1 == self.accumulate)
@@ -150,10 +150,10 @@ class Update:
         return self._finish(fakes, reals)
 
     def _learn_from_fakes(self, z: Tensor, others: Tensor | None, last: bool) -> Fakes:
-        """The gradients of L_G for G and of the fake part of L_D for D; one forward pass for both.
+        """Add the gradients of L_G to G's and those of the fake part of L_D to D's.
 
-        Where the fake part is c L_G one backward pass gives the gradient of L_G for D's weights
-        and for g; D's is left to be scaled, so that with c = 0 nothing is lost for g.
+        Both share one forward pass. Where the fake part is c L_G one backward pass gives the
+        gradient of L_G for D's weights and for g. D's is scaled later: with c = 0 g keeps its own.
         """
         loss, seed = self.loss, self._seed()
         loss_fake = None
@@ -182,7 +182,7 @@ class Update:
         return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
 
     def _learn_from_reals(self, x: Tensor, g: Tensor, last: bool) -> Reals:
-        """The gradient of the real part of L_D, and of its penalty, for D: 3D."""
+        """Add the gradients of the real part of L_D, and of its penalty, to D's: 3D."""
         seed = self._seed()
         with self._autocast(x):
             penalty = self.loss.penalty(self.discriminator, x, g)
@@ -197,7 +197,7 @@ class Update:
         return Reals(values.detach(), loss_real.detach(), penalty)
 
     def critic_step(self, x: Tensor, z: Tensor) -> None:
-        """One step of the discriminator alone: 6D + 1G."""
+        """Take one step of the discriminator alone: 6D + 1G."""
         self._begin()
         parts = zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True)
         for i, (x_part, z_part) in enumerate(parts):
@@ -210,9 +210,9 @@ class Update:
         self.scaler.update()
 
     def discrete_step(self, loss: BganDiscrete, x: Tensor, z: Tensor) -> Measures:
-        """One step of both networks for black and white images: (3M + 3)D + 3G.
+        """Take one step of both networks for black and white images: (3M + 3)D + 3G.
 
-        The generator learns from the discriminator's values alone, not through it.
+        The generator learns from the discriminator's values, not from its gradients.
         """
         self._begin()
         fakes, reals = [], []
@@ -246,7 +246,7 @@ class Update:
         self._gradients_g.clear()
 
     def _seed(self) -> Tensor:
-        """What a backward pass over one part starts from."""
+        """Return the gradient that a backward pass over one part starts from."""
         return self.scaler.scale(self._share)
 
     def _step_discriminator(self) -> None:
@@ -255,14 +255,14 @@ class Update:
         self.loss.constrain(self.discriminator)
 
     def _finish(self, fakes: list[Fakes], reals: list[Reals]) -> Measures:
-        """Both optimizers' steps, the moving average and the loss's state; what to tell."""
+        """Step both optimizers, update the average and the loss's state; return the measures."""
         self._step_discriminator()
         self._gradients_g.complete()
         self.scaler.step(self.optimizer_g)
         self.scaler.update()
         with torch.no_grad():
             self._average()
-            real, fake, means = put_together(fakes, reals)
+            real, fake, means = combine(fakes, reals)
             loss_real, loss_fake, loss_g, penalty = means.unbind()
             energies = self.loss.critic == "autoencoder"
             scalars = {
@@ -293,7 +293,7 @@ class Update:
         torch._foreach_lerp_(self._weights_ema, self._weights_g, 1 - decay)
 
     def state_dict(self) -> dict[str, object]:
-        """Everything of the step that a resumed run needs."""
+        """Return everything of the step that a resumed run needs."""
         return {
             "step": self.step,
             "generator": self.generator.state_dict(),

@@ -255,7 +255,7 @@ def critic_of(
     data = trained.dataset
     loss = losses.build(trained.loss, (data.channels, data.image_size, data.image_size))
     loss.load_state_dict(state["loss"])
-    critic = networks.build_discriminator(trained.model, data, trained.loss, loss.critic, device)
+    critic = networks.build_discriminator(trained, device)
     critic.load_state_dict(state["discriminator"])
     return critic.eval().requires_grad_(False), loss.to(device), trained
 
@@ -263,6 +263,6 @@ def critic_of(
 def generator_of(state: dict[str, Any], device: torch.device) -> tuple[nn.Module, TrainConfig]:
     """The averaged generator of a checkpoint, ready to sample, and the settings of its training."""
     trained = parse("train", state["config"])
-    generator = networks.build_generator(trained.model, trained.dataset, trained.loss, device)
+    generator = networks.build_generator(trained, device)
     generator.load_state_dict(state["ema"])
     return generator.eval().requires_grad_(False), trained

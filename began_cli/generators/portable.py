@@ -126,7 +126,7 @@ def read(path: Path, device: torch.device) -> tuple[nn.Module, TrainConfig, dict
         )
     with checkpoint.fits(path):
         trained = parse("train", checkpoint.upgrade_config(card["settings"]))
-        network = networks.build_generator(trained.model, trained.dataset, trained.loss, device)
+        network = networks.build_generator(trained, device)
         network.load_state_dict(weights)
     return network.eval().requires_grad_(False), trained, card
 

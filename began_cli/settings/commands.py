@@ -1,7 +1,7 @@
 """The settings of every command but train, as dataclasses. Their values stand in `conf/`.
 
-`check` holds the rules that concern several settings; after it, `normalise` replaces what a user may
-write in several ways by one form.
+`check` holds the rules that concern several settings. After it `normalise` replaces what a user
+may write in several ways by one form.
 """
 
 from dataclasses import dataclass

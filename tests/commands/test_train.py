@@ -14,15 +14,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from began_cli.generators import checkpoint
-from began_cli.settings.train import LOSSES, MODELS
+from began_cli.settings.fields import GROUPS
 
 
 def lines(run) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", GROUPS["model"])
+@pytest.mark.parametrize("loss", GROUPS["loss"])
 def test_every_loss_on_every_model(began, digits, tmp_path, loss, model):
     run = tmp_path / "run"
     line = [f"loss={loss}", f"model={model}", f"dataset.root={digits}", f"hydra.run.dir={run}"]
@@ -93,7 +93,7 @@ def test_a_run_folder_is_not_overwritten(began, tiny_run):
 
 
 @pytest.mark.parametrize("model", ["began", pytest.param("dcgan", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", GROUPS["loss"])
 def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss, model):
     """Mistake: RNG, k_t, the rates and the data's position not restored; bit for bit, logs too.
 

@@ -20,7 +20,7 @@ class Constant(nn.Module):
 
 def test_margin_is_the_energy_of_an_autoencoder_trained_alone():
     """Images of -0.5 and 0.5: the best grey is between, at a distance of 0.5 a pixel, 4 pixels."""
-    loss = Ebgan(EbganLossConfig("ebgan", 1.0, 1))
+    loss = Ebgan(EbganLossConfig("ebgan", 1.0, 1), (1, 4, 4))
     model = Constant()
     images = torch.tensor([-0.5, 0.5]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     margin = find_margin(model, loss, SGD(model.parameters(), 0.05), lambda: images, 100)

@@ -12,10 +12,11 @@ CPU = torch.device("cpu")
 
 
 def build(*overrides: str, critic="autoencoder"):
-    cfg = settings("train", "dataset=folder", "dataset.root=x", *overrides)
+    loss = {"autoencoder": "loss=ebgan", "score": "loss=bgan"}[critic]
+    cfg = settings("train", loss, "dataset=folder", "dataset.root=x", *overrides)
     return (
-        networks.build_generator(cfg.model, cfg.dataset, cfg.loss, CPU),
-        networks.build_discriminator(cfg.model, cfg.dataset, cfg.loss, critic, CPU),
+        networks.build_generator(cfg, CPU),
+        networks.build_discriminator(cfg, CPU),
     )
 
 

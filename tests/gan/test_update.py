@@ -15,7 +15,7 @@ from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
-from began_cli.settings.train import LOSSES
+from began_cli.settings.fields import GROUPS
 
 CPU = torch.device("cpu")
 MODELS = ("began", "dcgan", "mlp")
@@ -27,8 +27,8 @@ def make(
     cfg = settings("train", f"loss={loss}", f"model={model}", *TINY, *more)
     d = cfg.dataset
     objective = losses.build(cfg.loss, (d.channels, d.image_size, d.image_size)).to(dtype)
-    generator = networks.build_generator(cfg.model, d, cfg.loss, CPU).to(dtype)
-    critic = networks.build_discriminator(cfg.model, d, cfg.loss, objective.critic, CPU).to(dtype)
+    generator = networks.build_generator(cfg, CPU).to(dtype)
+    critic = networks.build_discriminator(cfg, CPU).to(dtype)
     return Update(
         generator,
         critic,
@@ -376,7 +376,7 @@ def test_ema_is_a_moving_average():
     assert not update.ema[0].last.weight.requires_grad
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", GROUPS["loss"])
 def test_a_step_reads_nothing_back_from_the_device(loss):
     """`item`, `bool(tensor)` and `tolist` all end in aten::_local_scalar_dense.
 

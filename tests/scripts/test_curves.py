@@ -9,14 +9,14 @@ from PIL import Image
 from reproduce_curves import PAGES, STEPS
 
 from began_cli.errors import UserError
-from began_cli.settings.train import LOSSES
+from began_cli.settings.fields import GROUPS
 
 
 def test_every_run_composes_and_every_page_is_there():
     for _, lines in PAGES.values():
         for line in lines.values():
             composed(["dataset=mnist", *line])
-    assert set(PAGES) == {name.partition("_")[0] for name in LOSSES}
+    assert set(PAGES) == {name.partition("_")[0] for name in GROUPS["loss"]}
 
 
 def write(run, values, said=""):
