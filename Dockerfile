@@ -10,7 +10,7 @@ RUN pip install --no-cache-dir build && python -m build --wheel --outdir /wheels
 
 FROM python:3.13-slim
 COPY --from=wheel /wheels /wheels
-# The default PyTorch wheels include CUDA. For a CPU-only image of a third of the size, build with
+# The default PyTorch wheels include CUDA. For a CPU only, with wheels a third of the size, build with
 # --build-arg INDEX=https://download.pytorch.org/whl/cpu
 ARG INDEX=https://pypi.org/simple
 RUN pip install --no-cache-dir --index-url "$INDEX" torch torchvision \
