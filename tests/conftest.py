@@ -29,7 +29,7 @@ def _quiet_world(monkeypatch, tmp_path):
     torch.manual_seed(0)
 
 
-def _no_network(folder, root):
+def _no_network(folder, root, glance):
     from began_cli.data.sources import _NotThereError
 
     raise _NotThereError("no network in the tests")

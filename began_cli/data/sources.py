@@ -1,4 +1,4 @@
-"""A data set's name to its images, held as one uint8 tensor (N, C, H, W)."""
+"""Load a data set by its name, as one uint8 tensor (N, C, H, W)."""
 
 import gzip
 import math
@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,57 +31,81 @@ SHIPPED = Path(__file__).parent / "mnist_test"
 TRIPLES = 128_000  # of stacked MNIST, PacGAN's protocol
 
 
-Download = Callable[[str, Path], None]
-
-
 @dataclass(slots=True)
 class Source:
-    """Images and where they come from."""
+    """Images, and where they come from."""
 
     images: Tensor  # uint8 (N, C, H, W); points of the plane: float32 (N, 2, 1, 1)
     origin: str  # for the log: which files
     warning: str | None = None  # what the user should know before trusting a result
     sha256: str = ""  # of the shape and the pixels
-    forget: Callable[[], None] | None = None  # lets go of the memory of mapped images
+    forget: Callable[[], None] | None = None  # releases the memory of mapped images
     files: int = 0  # of a folder: how many image files it has
 
     def __post_init__(self) -> None:
         self.sha256 = self.sha256 or cache.hash_images(self.images)
 
     def card(self) -> dict[str, object]:
-        """What a checkpoint and the log say of the data."""
+        """Return what a checkpoint and the log record of the data."""
         return {"origin": self.origin, "count": len(self.images), "sha256": self.sha256}
 
 
-def load(c: DatasetConfig, glance: bool = False) -> Source:
-    """The images that the settings name. Raises UserError if they cannot be had.
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How `began evaluate` scores images of a data set."""
 
-    With `glance` nothing is downloaded or written, and of a folder only some images are read.
+    classifier: str | None = None  # the extractor that knows its classes, and the default one
+    per_channel: bool = False  # whether the classifier judges each channel by itself
+    samples: int = 10_000  # images to generate
+    slow_neighbours: bool = False  # whether the scores that compare neighbours take minutes
+
+
+Loader = Callable[[Any, bool], Source]
+_LOADERS: dict[str, Loader] = {}
+_JUDGES: dict[str, Judge] = {}
+
+
+def data_set(name: str, judge: Judge | None = None) -> Callable[[Loader], Loader]:
+    """Register the decorated function `load(c, glance)` as the loader of `dataset=NAME`."""
+
+    def register(loader: Loader) -> Loader:
+        _LOADERS[name], _JUDGES[name] = loader, judge or Judge()
+        return loader
+
+    return register
+
+
+def judge(name: str) -> Judge:
+    """Return how images of `dataset=NAME` are scored."""
+    return _JUDGES[name]
+
+
+def load(c: DatasetConfig, glance: bool = False) -> Source:
+    """Return the images that the settings name. Raise UserError if there are none.
+
+    With `glance` download and write nothing, and read only some images of a folder.
     """
-    download = _download_nothing if glance else _download
-    match c:
-        case FolderDatasetConfig():
-            read = folder.read(c, glance)
-            origin = str(Path(c.root).expanduser().absolute())
-            held = read.held
-            return Source(held.images, origin, read.warning, held.sha256, held.forget, read.files)
-        case StackedMnistDatasetConfig():
-            return _stacked_mnist(c, download)
-        case MnistDatasetConfig():
-            return _mnist(c, download)
-        case RingDatasetConfig():
-            return _ring(c)
-        case FileDatasetConfig():
-            return {"fashion_mnist": _fashion_mnist, "cifar10": _cifar10}[c.name](c, download)
-    raise AssertionError(f"no source for {type(c).__name__}")
+    return _LOADERS[c.name](c, glance)
+
+
+# --- a folder of the user's -----------------------------------------------------------------------
+
+
+@data_set("folder")
+def _folder(c: FolderDatasetConfig, glance: bool) -> Source:
+    read = folder.read(c, glance)
+    origin = str(Path(c.root).expanduser().absolute())
+    held = read.held
+    return Source(held.images, origin, read.warning, held.sha256, held.forget, read.files)
 
 
 # --- MNIST and Fashion-MNIST ----------------------------------------------------------------------
 
 
-def _mnist(c: MnistDatasetConfig, download: Download) -> Source:
+@data_set("mnist", Judge("mnist-cnn"))
+def _mnist(c: MnistDatasetConfig, glance: bool) -> Source:
     try:
-        return _idx_source(c, "MNIST", download)
+        return _idx_source(c, "MNIST", glance)
     except _NotThereError as error:
         if not c.fallback:
             raise UserError(
@@ -97,8 +122,12 @@ def _mnist(c: MnistDatasetConfig, download: Download) -> Source:
         )
 
 
-def _stacked_mnist(c: StackedMnistDatasetConfig, download: Download) -> Source:
-    """128,000 random triples of digits, one a colour, the same ones every time (1712.04086)."""
+@data_set(
+    "stacked_mnist",
+    Judge("mnist-cnn", per_channel=True, samples=26_000, slow_neighbours=True),
+)
+def _stacked_mnist(c: StackedMnistDatasetConfig, glance: bool) -> Source:
+    """Make 128,000 random triples of digits, one a channel, always the same (1712.04086)."""
     single = MnistDatasetConfig(
         name="mnist",
         image_size=c.image_size,
@@ -109,7 +138,7 @@ def _stacked_mnist(c: StackedMnistDatasetConfig, download: Download) -> Source:
         root=c.root,
         fallback=c.fallback,
     )
-    digits = _mnist(single, download)
+    digits = _mnist(single, glance)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(len(digits.images), (3, TRIPLES), generator=generator)
     images = torch.empty(TRIPLES, 3, c.image_size, c.image_size, dtype=torch.uint8)
@@ -118,9 +147,10 @@ def _stacked_mnist(c: StackedMnistDatasetConfig, download: Download) -> Source:
     return Source(images, f"{TRIPLES:,} triples of {digits.origin}", digits.warning)
 
 
-def _fashion_mnist(c: FileDatasetConfig, download: Download) -> Source:
+@data_set("fashion_mnist", Judge("fashion-cnn"))
+def _fashion_mnist(c: FileDatasetConfig, glance: bool) -> Source:
     try:
-        return _idx_source(c, "FashionMNIST", download)
+        return _idx_source(c, "FashionMNIST", glance)
     except _NotThereError as error:
         raise UserError(
             f"dataset.root={c.root}: no Fashion-MNIST there, and it cannot be downloaded "
@@ -128,14 +158,14 @@ def _fashion_mnist(c: FileDatasetConfig, download: Download) -> Source:
         ) from None
 
 
-def _idx_source(c: FileDatasetConfig, own: str, download: Download) -> Source:
-    """The training images of an idx data set: found under dataset.root, else downloaded."""
+def _idx_source(c: FileDatasetConfig, own: str, glance: bool) -> Source:
+    """Return the training images of an idx data set: from dataset.root, or downloaded there."""
     root = Path(c.root).expanduser()
     for place in (root / own / "raw", root / c.name, root):
         for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
             if (place / name).is_file():
                 return Source(_fit(_read_idx(place / name), c), str((place / name).absolute()))
-    download(own, root)
+    _download(own, root, glance)
     path = root / own / "raw" / "train-images-idx3-ubyte"
     return Source(_fit(_read_idx(path), c), str(path.absolute()))
 
@@ -144,8 +174,10 @@ class _NotThereError(Exception):
     """A data set was not found and could not be downloaded; the text says why."""
 
 
-def _download(folder: str, root: Path) -> None:
-    """Downloads a torchvision data set into `root`; raises _NotThereError with the reason."""
+def _download(folder: str, root: Path, glance: bool) -> None:
+    """Download a torchvision data set into `root`. Raise _NotThereError with the reason."""
+    if glance:
+        raise _NotThereError("a dry run downloads nothing")
     from torchvision import datasets
 
     try:
@@ -156,12 +188,8 @@ def _download(folder: str, root: Path) -> None:
         raise _NotThereError(reason[-1]) from None
 
 
-def _download_nothing(folder: str, root: Path) -> None:
-    raise _NotThereError("a dry run downloads nothing")
-
-
 def _read_idx(path: Path) -> Tensor:
-    """Images of an idx file, gzipped or not: uint8 (N, 1, H, W)."""
+    """Read the images of an idx file, gzipped or not: uint8 (N, 1, H, W)."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
@@ -178,13 +206,14 @@ def _read_idx(path: Path) -> Tensor:
     return torch.from_numpy(pixels.copy())
 
 
-def _cifar10(c: FileDatasetConfig, download: Download) -> Source:
+@data_set("cifar10")
+def _cifar10(c: FileDatasetConfig, glance: bool) -> Source:
     from torchvision.datasets import CIFAR10
 
     root = Path(c.root).expanduser()
     if not (root / "cifar-10-batches-py").is_dir():
         try:
-            download("CIFAR10", root)
+            _download("CIFAR10", root, glance)
         except _NotThereError as error:
             raise UserError(
                 f"dataset.root={c.root}: no cifar-10-batches-py there, and it cannot be downloaded "
@@ -201,7 +230,7 @@ def _cifar10(c: FileDatasetConfig, download: Download) -> Source:
 
 
 def _fit(images: Tensor, c: DatasetConfig) -> Tensor:
-    """uint8 images padded with black to 8*2^k, resized if another size is asked for, coloured."""
+    """Pad uint8 images with black to 8*2^k a side, then give them the size and colours of `c`."""
     side = images.shape[-1]
     padded = max(16, 1 << (side - 1).bit_length())
     before = (padded - side) // 2
@@ -224,8 +253,9 @@ def _fit(images: Tensor, c: DatasetConfig) -> Tensor:
 # --- points of the plane --------------------------------------------------------------------------
 
 
-def _ring(c: RingDatasetConfig) -> Source:
-    """50,000 points of Gaussians evenly spaced on a ring, the same ones every time."""
+@data_set("ring")
+def _ring(c: RingDatasetConfig, glance: bool) -> Source:
+    """Make 50,000 points of Gaussians evenly spaced on a ring, always the same."""
     generator = torch.Generator().manual_seed(0)
     mode = torch.randint(c.modes, (50_000,), generator=generator)
     angle = mode * (2 * math.pi / c.modes)
