@@ -1,4 +1,7 @@
-"""Picks the command, hands the line to Hydra, and words the errors. Never imports torch itself."""
+"""The `began` command: choose the command, prepare its line for Hydra, report errors.
+
+Neither torch nor Hydra is imported before it is needed: help and completion answer at once.
+"""
 
 import io
 import os
@@ -9,30 +12,30 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from began_cli import __version__
-from began_cli.error_text import did_you_mean, quoted, worded
+from began_cli.error_text import describe, quote, suggest
 from began_cli.errors import UserError
-from began_cli.settings.parse import file_name, parse, register_schemas
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 def main() -> None:
-    """The `began` command: exits with 0, or with 2 and one line on stderr for a user's mistake."""
+    """Run the command line. Exit with 2 and one line on stderr for what a user can put right."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without our letters is no error
+            stream.reconfigure(errors="replace")  # a terminal without such letters is no error
     try:
         _dispatch(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
         _fail("began", "interrupted", code=130)
-    except BrokenPipeError:  # `began --help | head`: whoever read us has seen enough
+    except BrokenPipeError:  # `began --help | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _dispatch(argv: list[str]) -> None:
-    commands = [path.stem for path in sorted(CONF.glob("*.yaml"), key=_order)]
+    commands = [path.stem for path in sorted(CONF.glob("*.yaml"))]
+    commands.sort(key="train".__ne__)  # train first, then by name
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_help(commands))
     elif "--version" in argv or argv[0] == "-V":
@@ -42,11 +45,7 @@ def _dispatch(argv: list[str]) -> None:
     elif argv[0] in commands:
         _run(argv[0], argv[1:])
     else:
-        _fail("began", f"no command '{argv[0]}'{did_you_mean(argv[0], commands)}; see began --help")
-
-
-def _order(path: Path) -> tuple[bool, str]:
-    return path.stem != "train", path.stem  # train first, then by name
+        _fail("began", f"no command '{argv[0]}'{suggest(argv[0], commands)}; see began --help")
 
 
 def _help(commands: list[str]) -> str:
@@ -68,7 +67,7 @@ def _help(commands: list[str]) -> str:
 
 
 def _complete(argv: list[str], commands: list[str]) -> None:
-    """Tab completion: the commands are ours, the rest of the line is Hydra's."""
+    """Complete a line in the shell: the command here, the rest of the line by Hydra."""
     words = os.environ.get("COMP_LINE", "").split(" ")
     if "query=bash" in argv and (len(words) < 3 or words[1] not in commands):
         print(" ".join(name for name in commands if name.startswith(words[-1] or "")))
@@ -76,37 +75,40 @@ def _complete(argv: list[str], commands: list[str]) -> None:
     command = words[1] if "query=bash" in argv else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     sys.argv = ["began", *argv]
+    from began_cli.settings.parse import register_schemas
 
     register_schemas()
     _hydra(command, lambda cfg: None)
 
 
 def _run(command: str, line: list[str]) -> None:
-    """Runs one command; every error a user can put right becomes one line and exit 2."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exceptions themselves
+    """Run one command. An error that a user can put right becomes one line and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its exceptions instead of printing them
     from hydra._internal.utils import get_args_parser
     from hydra.errors import HydraException
 
     from began_cli.run_command import Task
+    from began_cli.settings.parse import register_schemas
 
     who = f"began {command}"
     parser = get_args_parser()
     parser.error = lambda message: _fail(who, message)
     args = parser.parse_intermixed_args(line)
-    words = _with_runs(args.overrides) if command == "compare" else args.overrides
-    overrides = [_tame(word, args.multirun) for word in words]
+    words = _name_runs(args.overrides) if command == "compare" else args.overrides
+    overrides = [_prepare(word, args.multirun) for word in words]
     if command == "train" and (processes := os.environ.get("WORLD_SIZE")):
-        overrides = _among(int(processes), overrides, args.multirun)
+        overrides = _share_among(int(processes), overrides, args.multirun)
     if args.multirun and any(word.startswith("out=") for word in overrides):
         _fail(who, "out: names the folder of one run; with -m use hydra.sweep.dir=…")
     if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
-        overrides.append(f"hydra.sweep.dir={quoted(_sweep_folder(overrides))}")
+        overrides.append(f"hydra.sweep.dir={quote(_name_sweep(overrides))}")
     flags = [word for word in line if word not in args.overrides]
     sys.argv = [who, *flags, *overrides]
 
     register_schemas()
-    kept = _standing_folders(overrides)
-    task = Task(command, flags, args.multirun, kept, _notes(overrides, args.multirun), CONF)
+    existing = _existing_folders(overrides)
+    failures_file = _failures_file(overrides) if args.multirun else None
+    task = Task(command, flags, args.multirun, existing, failures_file, CONF)
     try:
         if args.multirun:
             _check_sweep(command, overrides)
@@ -117,7 +119,7 @@ def _run(command: str, line: list[str]) -> None:
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             _fail(who, f"cannot write to {error.filename}: {error.strerror}")
         resumes = any(word.startswith("resume=") for word in overrides)
-        _fail(who, worded(error, CONF, resumes))
+        _fail(who, describe(error, CONF, resumes))
     failures = task.failures()
     if failures and args.multirun:
         _fail(who, f"{len(failures)} of the sweep's runs failed: {'; '.join(failures)}", code=1)
@@ -125,19 +127,19 @@ def _run(command: str, line: list[str]) -> None:
         _fail(who, failures[0])
 
 
-def _notes(overrides: list[str], multirun: bool) -> Path | None:
-    """A file for what goes wrong in a sweep, in its folder, where every job can reach it."""
+def _failures_file(overrides: list[str]) -> Path | None:
+    """Return the file of a sweep's failures, in its folder, where every job can reach it."""
     for word in overrides:
         key, _, value = word.partition("=")
-        if multirun and key == "hydra.sweep.dir" and "$" not in value:
+        if key == "hydra.sweep.dir" and "$" not in value:
             path = Path(value.strip("'")).absolute() / ".failures"
             path.unlink(missing_ok=True)
             return path
     return None
 
 
-def _among(processes: int, overrides: list[str], multirun: bool) -> list[str]:
-    """The line of one of torchrun's processes; only the first has a run folder of its own."""
+def _share_among(processes: int, overrides: list[str], multirun: bool) -> list[str]:
+    """Return the line of one of torchrun's processes; only the first has a run folder."""
     if multirun and processes > 1:
         _fail("began train", "-m: not under torchrun; use devices=N, for each run of the sweep")
     typed = next((word for word in overrides if word.startswith("devices=")), None)
@@ -150,28 +152,34 @@ def _among(processes: int, overrides: list[str], multirun: bool) -> list[str]:
     return [*overrides, f"devices={processes}"]
 
 
-def _sweep_folder(overrides: list[str]) -> str:
-    """Where a sweep without a folder of its own goes: the same line, the same folder.
+def _name_sweep(overrides: list[str]) -> str:
+    """Return the folder of a sweep that names none: the same line gets the same folder.
 
-    Its name has the fixed settings with their values and the swept ones without, so that a value
-    more goes into the same folder.
+    The name has the fixed settings with their values and the swept ones without, so that a further
+    value goes into the same folder.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from began_cli.settings.parse import file_name, read_yaml
+
+    job = read_yaml(CONF / "train.yaml")["hydra"]["job"]
+    left_out = job["config"]["override_dirname"]["exclude_keys"]
     words = []
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
         if override.is_sweep_override():
             words.append(key)
-        elif not override.is_hydra_override() and key not in UNNAMED:
+        elif not override.is_hydra_override() and key not in left_out:
             words.append(f"{key}-{override.get_value_element_as_str()}")
     return "outputs/sweep/" + file_name("_".join(words))
 
 
 def _check_sweep(command: str, overrides: list[str]) -> None:
-    """Composes and checks each value of a sweep once, before its first run starts."""
+    """Compose and check each value of a sweep once, before its first run starts."""
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from began_cli.settings.parse import parse
 
     swept: list[list[str]] = []
     sweeper = next((w for w in reversed(overrides) if w.startswith("hydra/sweeper=")), "=basic")
@@ -192,7 +200,7 @@ def _check_sweep(command: str, overrides: list[str]) -> None:
 
 
 def _values(override: Any) -> list[str]:
-    """The values of a sweep over one setting; of a range to search in, its ends."""
+    """Return the values of a sweep over one setting; for a range to search in, its ends."""
     if override.value_type.name == "INTERVAL_SWEEP":
         interval = override.value()
         return [str(interval.start), str(interval.end)]
@@ -210,56 +218,57 @@ def _hydra(command: str, task: Any) -> None:
 
 def _fail(who: str, message: str, code: int = 2) -> NoReturn:
     if os.environ.get("RANK", "0") != "0":
-        time.sleep(3)  # process 0 has most often met the same, and torchrun then ends this one
+        time.sleep(3)  # process 0 has mostly met the same error, and torchrun then ends this one
         who += f" (process {os.environ['RANK']})"
     print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
-UNNAMED = {"resume", "device", "dataset.root", "dataset.device", "dataset.cache"}
-PATHS = {
-    *("ckpt", "resume", "out", "images", "latents", "runs", "hydra.run.dir", "hydra.sweep.dir"),
-    *("dataset.root", "dataset.cache", "root", "extractor", "weights", "cache"),
-}
+def _prepare(override: str, multirun: bool) -> str:
+    """Quote paths for Hydra's grammar, and write 1e3 as 1000.
 
-
-def _tame(override: str, multirun: bool) -> str:
-    """Quotes paths for Hydra's grammar, and writes 1e3 as 1000.
-
-    A path is taken as it is typed, whatever letters are in it: only what is quoted already, a list,
-    an interpolation, null, auto, or a sweep's choices are Hydra's to read.
+    A path is taken as it is typed, whatever characters it has. What is quoted already, a list, an
+    interpolation, null, auto and the choices of a sweep are left for Hydra to read.
     """
     key, equals, value = override.partition("=")
-    if key.lstrip("+") in PATHS:
+    if key.lstrip("+") in _paths():
         if value in ("null", "auto") or value[:1] in tuple("'\"[{$"):
             return override
         whole = not multirun or Path(value).expanduser().exists()
-        return key + equals + ",".join(map(quoted, [value] if whole else value.split(",")))
-    parts = [str(int(float(part))) if _whole(part) else part for part in value.split(",")]
+        return key + equals + ",".join(map(quote, [value] if whole else value.split(",")))
+    parts = [str(int(float(part))) if _is_whole(part) else part for part in value.split(",")]
     return f"{key}{equals}{','.join(parts)}"
 
 
-def _with_runs(words: list[str]) -> list[str]:
-    """`began compare a b` is `began compare runs=[a,b]`: what sets nothing, or exists, is a run."""
+def _paths() -> set[str]:
+    """Return the names of the settings that are paths."""
+    from began_cli.settings.train import PATHS
+
+    return {*PATHS, "hydra.run.dir", "hydra.sweep.dir"}
+
+
+def _name_runs(words: list[str]) -> list[str]:
+    """Write `began compare a b` as `runs=[a,b]`: words without `=`, and existing paths, are runs."""
     runs = [word for word in words if "=" not in word or Path(word).exists()]
     rest = [word for word in words if word not in runs]
     if runs and any(word.startswith("runs=") for word in rest):
         _fail("began compare", f"runs: given twice, also as {runs[0]}; put all into one list")
-    return [*rest, f"runs=[{','.join(map(quoted, runs))}]"] if runs else words
+    return [*rest, f"runs=[{','.join(map(quote, runs))}]"] if runs else words
 
 
-def _whole(number: str) -> bool:
-    """Whether it is a whole number written with an exponent."""
+def _is_whole(number: str) -> bool:
+    """Return whether it is a whole number written with an exponent."""
     match = re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d{1,2}", number)
     return match is not None and float(number).is_integer()
 
 
-def _standing_folders(overrides: list[str]) -> set[Path]:
-    """The folders that a run could be put into and that are there already: they are not ours."""
+def _existing_folders(overrides: list[str]) -> set[Path]:
+    """Return the folders above those that the line names which exist: a failed run keeps them."""
+    paths = _paths()
     named = [Path("outputs/sweep")]
     for word in overrides:
         key, _, value = word.partition("=")
-        if key in PATHS:
+        if key in paths:
             named.append(Path(value.strip("'")))
-    every = [path.absolute() for path in named]
-    return {folder for path in every for folder in (path, *path.parents) if folder.exists()}
+    absolute = [path.absolute() for path in named]
+    return {folder for path in absolute for folder in (path, *path.parents) if folder.exists()}

@@ -1,5 +1,6 @@
-"""The words of an error, one line that names the setting; and values for Hydra's grammar."""
+"""Describe errors in one line that names the setting, and quote values for Hydra's grammar."""
 
+import dataclasses
 import difflib
 import re
 from pathlib import Path
@@ -12,39 +13,40 @@ ENGINES = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slu
 ENGINES |= {"ray_aws": "ray", "optuna": "optuna"}
 
 
-def did_you_mean(word: str, choices: list[str]) -> str:
-    """The choice that was probably meant, in brackets, or nothing."""
+def suggest(word: str, choices: list[str]) -> str:
+    """Return the choice that was probably meant, as ` (did you mean …?)`, or nothing."""
     close = difflib.get_close_matches(word, choices, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def worded(error: BaseException, conf: Path, resumes: bool = False) -> str:
-    """One line that names the setting and what was wrong with it; `conf` holds the groups.
+def describe(error: BaseException, conf: Path, resumes: bool = False) -> str:
+    """Return one line that names the setting and what was wrong with it; `conf` holds the groups.
 
-    `resumes`: the line has resume=, and so was read without the groups of the run that it names.
+    `resumes`: the line has resume=, so it was read without the groups of the run that it names.
     """
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf import errors as oc
 
+    from began_cli.settings.fields import GROUPS
+
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OverrideParseException):
-        said = f"cannot read '{error.override}'"
-        return f"{said}: write setting=value, and quote a value with spaces or commas"
+        return (
+            f"cannot read '{error.override}': write setting=value, and quote a value with spaces "
+            "or commas"
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = [str(option) for option in error.options or []]
         if group.startswith("hydra/") and name in ENGINES:
             return f"{group}={name}: not installed; pip install 'began[{ENGINES[name]}]' brings it"
         if group:
-            return (
-                f"no {group} '{name}'{did_you_mean(name, options)}; there are {', '.join(options)}"
-            )
+            return f"no {group} '{name}'{suggest(name, options)}; there are {', '.join(options)}"
     cause = error if isinstance(error, oc.OmegaConfBaseException) else error.__cause__
     if isinstance(cause, oc.ConfigKeyError | oc.ConfigAttributeError) and cause.full_key:
-        kept = resumes and cause.full_key.partition(".")[0] in CHOSEN
-        said = "; a resumed run keeps its own settings: leave it out" if kept else ""
-        return _no_setting(cause) + said
+        kept = resumes and cause.full_key.partition(".")[0] in GROUPS
+        return _no_setting(cause) + ("; a resumed run keeps its own settings: leave it out" * kept)
     first = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
     match = re.match(r"Ambiguous value for argument '(.*?)=", str(error))
     if match:
@@ -68,28 +70,24 @@ def worded(error: BaseException, conf: Path, resumes: bool = False) -> str:
     match = re.search(r"Could not override '(.*)'", first)
     if match and "defaults list" in str(error):
         groups = [path.name for path in conf.iterdir() if path.is_dir()]
-        return f"no group '{match[1]}'{did_you_mean(match[1], groups)}"
+        return f"no group '{match[1]}'{suggest(match[1], groups)}"
     return first
 
 
-CHOSEN = ("loss", "model", "optimizer", "schedule", "dataset")  # groups: their settings differ
-WHY_NOT = {
-    "loss.pack": "only score discriminators judge images together: loss=gan, bgan, wgan or wgan_gp",
-    "loss.pt_weight": "only loss=ebgan_pt pulls away; that needs an autoencoder's code",
-    "loss.margin": "only loss=ebgan and ebgan_pt have a hinge",
-    "loss.gamma": "only loss=began and began_relative keep an equilibrium",
-}
-
-
 def _no_setting(error: Any) -> str:
-    if error.full_key in WHY_NOT:
-        return f"no setting '{error.full_key}' here: {WHY_NOT[error.full_key]}"
+    from began_cli.settings.fields import GROUPS
+
+    group, _, name = error.full_key.partition(".")
+    for schema in GROUPS.get(group, {}).values():
+        for field in dataclasses.fields(schema):
+            if field.name == name and (only := field.metadata["only"]):
+                return f"no setting '{error.full_key}' here: {only}"
     parent = error.parent_node
     keys = [str(key) for key in parent] if parent is not None and hasattr(parent, "keys") else []
-    return f"no setting '{error.full_key}'{did_you_mean(str(error.key), keys)}"
+    return f"no setting '{error.full_key}'{suggest(str(error.key), keys)}"
 
 
-def quoted(value: str) -> str:
-    """A value that Hydra takes as it is typed, whatever letters are in it."""
+def quote(value: str) -> str:
+    """Return a value so that Hydra takes it as it is typed, whatever characters it has."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

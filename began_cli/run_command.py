@@ -1,4 +1,4 @@
-"""What Hydra runs: one command with one set of settings, here or wherever a launcher takes it."""
+"""Run one command with one set of settings: the function that Hydra and its launchers call."""
 
 import importlib
 import os
@@ -7,15 +7,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from began_cli.error_text import quoted, worded
+from began_cli.error_text import describe, quote
 from began_cli.errors import UserError
 
 
 class Task:
-    """Runs a command with composed settings; failures are noted, and do not end a sweep.
+    """Run a command with composed settings. In a sweep a failure is noted and the sweep goes on.
 
-    It can be pickled: launchers carry it into other processes, and to other machines that see the
-    same folders.
+    It can be pickled: launchers take it to other processes, and to other machines that see the same
+    folders.
     """
 
     def __init__(
@@ -23,25 +23,25 @@ class Task:
         command: str,
         flags: list[str],
         multirun: bool,
-        kept: set[Path],
-        notes: Path | None,
+        existing: set[Path],
+        failures_file: Path | None,
         conf: Path,
     ) -> None:
-        """`kept` are the folders that were there before, `notes` a file for what went wrong, where
-        other processes may run this."""
-        self.command, self.flags, self.multirun, self.kept = command, flags, multirun, kept
-        self.notes, self.conf = notes, conf
+        """`existing` are folders never to remove; `failures_file` collects failures from other
+        processes; `conf` holds the settings' YAML."""
+        self.command, self.flags, self.multirun, self.existing = command, flags, multirun, existing
+        self.failures_file, self.conf = failures_file, conf
         self.crashed, self._failures = False, list[str]()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from began_cli.settings.parse import register_schemas
 
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        register_schemas()  # a new process does not know the schemas and resolvers yet
+        register_schemas()  # a new process has no schemas and resolvers yet
         self.__dict__ |= state
 
     def __call__(self, cfg: Any) -> Any:
-        """What the command returns; of `began train` the best score, where it was scored."""
+        """Return what the command returns: for `began train` the best score, if there is one."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
@@ -51,12 +51,12 @@ class Task:
         try:
             return self._run(cfg, hydra)
         except (UserError, HydraException, OmegaConfBaseException) as error:
-            said = worded(error, self.conf)
+            message = describe(error, self.conf)
             if self.multirun:
-                said = f"{job} {said}"
-                print(f"began {self.command}: {said}", file=sys.stderr, flush=True)
-            self._note(said)
-        except SystemExit as ended:  # of processes that have said why
+                message = f"{job} {message}"
+                print(f"began {self.command}: {message}", file=sys.stderr, flush=True)
+            self._note(message)
+        except SystemExit as ended:  # the processes of a run have printed the reason
             if not self.multirun or ended.code not in (1, 2):
                 raise
             self._note(f"{job} ended with exit code {ended.code}")
@@ -67,7 +67,7 @@ class Task:
             traceback.print_exc()
             self._note(f"{job} {type(error).__name__}: {error}")
         finally:
-            discard_empty(Path(hydra.runtime.output_dir), self.kept)
+            remove_empty(Path(hydra.runtime.output_dir), self.existing)
 
     def _run(self, cfg: Any, hydra: Any) -> Any:
         from began_cli.settings.parse import parse
@@ -78,7 +78,7 @@ class Task:
         cfg.out = hydra.runtime.output_dir
         begun = any(Path(cfg.out).glob("checkpoints/step-*.pt"))
         if self.multirun and cfg.resume is None and begun:
-            cfg.resume = cfg.out  # the same sweep once more: it goes on, or is done
+            cfg.resume = cfg.out  # the same sweep again: resume the run, unless it is done
         parsed = parse("train", cfg)
         words = list(hydra.overrides.task)
         typed = [key_of(word) for word in words]
@@ -86,37 +86,37 @@ class Task:
             launch = importlib.import_module("began_cli.training.launch")
             line = [word for word in self.flags if word not in ("-m", "--multirun")]
             line += [word for word in words if not word.startswith("resume=")]
-            line += [f"resume={quoted(parsed.resume)}"] if parsed.resume else []
-            return launch.main(parsed, typed, [*line, f"hydra.run.dir={quoted(cfg.out)}"])
+            line += [f"resume={quote(parsed.resume)}"] if parsed.resume else []
+            return launch.main(parsed, typed, [*line, f"hydra.run.dir={quote(cfg.out)}"])
         return importlib.import_module("began_cli.commands.train").main(parsed, typed)
 
     def _note(self, failure: str) -> None:
         failure = " ".join(failure.split())
         self._failures.append(failure)
-        if self.notes is None:
+        if self.failures_file is None:
             return
-        self.notes.parent.mkdir(parents=True, exist_ok=True)
-        with self.notes.open("a", encoding="utf-8") as file:
+        self.failures_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.failures_file.open("a", encoding="utf-8") as file:
             print(failure, file=file)
 
     def failures(self) -> list[str]:
-        """What went wrong, a line each; the file is not needed any more."""
-        if self.notes is None or not self.notes.exists():
+        """Return the failures, a line each, and remove their file."""
+        if self.failures_file is None or not self.failures_file.exists():
             return self._failures
-        noted = self.notes.read_text(encoding="utf-8").splitlines()
-        self.notes.unlink()
+        noted = self.failures_file.read_text(encoding="utf-8").splitlines()
+        self.failures_file.unlink()
         return noted
 
 
 def key_of(override: str) -> str:
-    """The setting that a word of the line is about."""
+    """Return the name of the setting in a word of the line."""
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
-def discard_empty(folder: Path, kept: set[Path]) -> None:
-    """Removes the run folder that Hydra made if nothing came of it, and its empty parents."""
+def remove_empty(folder: Path, existing: set[Path]) -> None:
+    """Remove the run folder that Hydra made, and its parents, as far as they are empty and new."""
     for path in (folder, *folder.parents):
-        if path in kept:
+        if path in existing:
             return
         try:
             path.rmdir()

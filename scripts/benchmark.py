@@ -44,7 +44,7 @@ from began_cli.commands import train
 from began_cli.data import sources
 from began_cli.data.batches import Batches
 from began_cli.device import pick_device, wait
-from began_cli.error_text import worded
+from began_cli.error_text import describe
 from began_cli.errors import UserError
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
@@ -79,7 +79,7 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        print(worded(error, CONF), file=sys.stderr)
+        print(describe(error, CONF), file=sys.stderr)
         raise SystemExit(2) from error
 
 

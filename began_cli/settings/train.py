@@ -413,4 +413,6 @@ class TrainConfig:
             )
 
 
-RESUMABLE = names_with("resumable")  # dotted names of the settings that a resumed run may change
+# Dotted names of settings: those of every command and option, which are all registered by now.
+RESUMABLE = names_with("resumable")
+PATHS = names_with("path")
