@@ -61,7 +61,7 @@ def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
             if name not in options:
                 raise UserError(f"{group}.name={name}: wants one of {', '.join(options)}")
             schema[group] = OmegaConf.structured(options[name])
-    settings = OmegaConf.to_object(OmegaConf.merge(schema, plain))
+    settings: Any = OmegaConf.to_object(OmegaConf.merge(schema, plain))
     check_fields(settings)
     settings.check()
     if hasattr(settings, "normalise"):
