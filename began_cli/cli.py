@@ -248,7 +248,7 @@ def _paths() -> set[str]:
 
 
 def _name_runs(words: list[str]) -> list[str]:
-    """Write `began compare a b` as `runs=[a,b]`: words without `=`, and existing paths, are runs."""
+    """Write `began compare a b` as `runs=[a,b]`; words without `=` and existing paths are runs."""
     runs = [word for word in words if "=" not in word or Path(word).exists()]
     rest = [word for word in words if word not in runs]
     if runs and any(word.startswith("runs=") for word in rest):

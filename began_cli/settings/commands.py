@@ -4,7 +4,6 @@
 may write in several ways by one form.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from began_cli.errors import UserError
@@ -20,7 +19,6 @@ EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
 
 
 @command("sample")
-@dataclass(slots=True)
 class SampleConfig:
     ckpt: str | None = setting(path=True)
     mode: str = setting(one_of("generate", "reconstruct"))
@@ -51,7 +49,6 @@ class SampleConfig:
 
 
 @command("interpolate")
-@dataclass(slots=True)
 class InterpolateConfig:
     ckpt: str | None = setting(path=True)
     path: str = setting(one_of("between", "mirror", "loop", "traverse"))
@@ -97,7 +94,6 @@ class InterpolateConfig:
 
 
 @command("compare")
-@dataclass(slots=True)
 class CompareConfig:
     runs: Any = setting(path=True)
     n: int = setting(at_least(1))
@@ -115,7 +111,6 @@ class CompareConfig:
 
 
 @command("export")
-@dataclass(slots=True)
 class ExportConfig:
     ckpt: str | None = setting(path=True)
     format: str = setting(one_of(*EXPORTS))
@@ -130,7 +125,6 @@ class ExportConfig:
 
 
 @command("evaluate")
-@dataclass(slots=True)
 class EvaluateConfig:
     ckpt: str | None = setting(path=True)
     n: int | None = setting(

@@ -6,7 +6,7 @@ value must meet, whether it is a path, and whether a resumed run may change it.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 from omegaconf import MISSING
 
@@ -37,21 +37,24 @@ def setting(
     return dataclasses.field(default=MISSING, metadata=metadata)
 
 
+@dataclass_transform()
 def command(name: str) -> Callable[[type[T]], type[T]]:
-    """Register the decorated dataclass as the settings of `began NAME`."""
+    """Make the decorated class a dataclass: the settings of `began NAME`."""
 
-    def register(schema: type[T]) -> type[T]:
-        COMMANDS[name] = schema
-        return schema
+    def register(cls: type[T]) -> type[T]:
+        COMMANDS[name] = dataclasses.dataclass(slots=True)(cls)
+        return COMMANDS[name]
 
     return register
 
 
-def option(group: str, name: str) -> Callable[[type[T]], type[T]]:
-    """Register the decorated dataclass as the settings of `GROUP=NAME`."""
+@dataclass_transform()
+def option(group: str, *names: str) -> Callable[[type[T]], type[T]]:
+    """Make the decorated class a dataclass: the settings of `GROUP=NAME` for each of the names."""
 
-    def register(schema: type[T]) -> type[T]:
-        GROUPS[group][name] = schema
+    def register(cls: type[T]) -> type[T]:
+        schema = dataclasses.dataclass(slots=True)(cls)
+        GROUPS[group] |= dict.fromkeys(names, schema)
         return schema
 
     return register

@@ -25,7 +25,6 @@ class LossConfig:
 
 
 @option("loss", "began_unbalanced")
-@dataclass(slots=True)
 class BeganUnbalancedLossConfig(LossConfig):
     energy: str = setting(one_of("l1", "l2", "relative"))
     content_floor: float = setting(above_zero())
@@ -33,7 +32,6 @@ class BeganUnbalancedLossConfig(LossConfig):
 
 
 @option("loss", "began")
-@dataclass(slots=True)
 class BeganLossConfig(BeganUnbalancedLossConfig):
     gamma: float = setting(
         from_zero("0 or more (the paper: 0 to 1)"),
@@ -52,7 +50,6 @@ class BeganLossConfig(BeganUnbalancedLossConfig):
 
 
 @option("loss", "ebgan")
-@dataclass(slots=True)
 class EbganLossConfig(LossConfig):
     margin: int | float | str = setting(
         Rule(
@@ -67,7 +64,6 @@ class EbganLossConfig(LossConfig):
 
 
 @option("loss", "ebgan_pt")
-@dataclass(slots=True)
 class EbganPtLossConfig(EbganLossConfig):
     pt_weight: float = setting(
         from_zero(), only="only loss=ebgan_pt pulls away; that needs an autoencoder's code"
@@ -98,20 +94,17 @@ class ScoreLossConfig(LossConfig):
 
 
 @option("loss", "gan")
-@dataclass(slots=True)
 class GanLossConfig(ScoreLossConfig):
     saturating: bool = setting()
 
 
 @option("loss", "bgan")
-@dataclass(slots=True)
 class BganLossConfig(ScoreLossConfig):
     log_z: bool = setting()
     log_z_decay: float = setting(fraction())
 
 
 @option("loss", "bgan_discrete")
-@dataclass(slots=True)
 class BganDiscreteLossConfig(LossConfig):
     samples: int = setting(at_least(2))
 
@@ -126,14 +119,12 @@ class BganDiscreteLossConfig(LossConfig):
 
 
 @option("loss", "wgan")
-@dataclass(slots=True)
 class WganLossConfig(ScoreLossConfig):
     clip: float = setting(above_zero())
     n_critic: int = setting(at_least(1))
 
 
 @option("loss", "wgan_gp")
-@dataclass(slots=True)
 class WganGpLossConfig(ScoreLossConfig):
     gp_weight: float = setting(from_zero())
     n_critic: int = setting(at_least(1))
@@ -162,7 +153,6 @@ class ModelConfig:
 
 
 @option("model", "began")
-@dataclass(slots=True)
 class BeganModelConfig(ModelConfig):
     skips: bool = setting()
     residual: bool = setting()
@@ -172,13 +162,11 @@ class BeganModelConfig(ModelConfig):
 
 
 @option("model", "dcgan")
-@dataclass(slots=True)
 class DcganModelConfig(ModelConfig):
     pass
 
 
 @option("model", "mlp")
-@dataclass(slots=True)
 class MlpModelConfig(ModelConfig):
     layers: int = setting(at_least(1))
     dropout: float = setting(fraction())
@@ -212,22 +200,18 @@ class DatasetConfig:
         checks.require(channels in (1, 3), "dataset.channels", channels, "1 (grey) or 3 (colour)")
 
 
-@option("dataset", "fashion_mnist")
-@option("dataset", "cifar10")
-@dataclass(slots=True)
+@option("dataset", "fashion_mnist", "cifar10")
 class FileDatasetConfig(DatasetConfig):
     root: str = setting(Rule(bool, "a folder"), path=True, resumable=True)
     flip: bool = setting()
 
 
 @option("dataset", "mnist")
-@dataclass(slots=True)
 class MnistDatasetConfig(FileDatasetConfig):
     fallback: bool = setting(resumable=True)
 
 
 @option("dataset", "stacked_mnist")
-@dataclass(slots=True)
 class StackedMnistDatasetConfig(MnistDatasetConfig):
     def check(self) -> None:
         MnistDatasetConfig.check(self)
@@ -236,7 +220,6 @@ class StackedMnistDatasetConfig(MnistDatasetConfig):
 
 
 @option("dataset", "folder")
-@dataclass(slots=True)
 class FolderDatasetConfig(FileDatasetConfig):
     cache: str | None = setting(
         Rule(
@@ -250,7 +233,6 @@ class FolderDatasetConfig(FileDatasetConfig):
 
 
 @option("dataset", "ring")
-@dataclass(slots=True)
 class RingDatasetConfig(DatasetConfig):
     modes: int = setting(at_least(1))
     radius: float = setting(checks.inside_unit())
@@ -265,9 +247,7 @@ class RingDatasetConfig(DatasetConfig):
 # --- optimizers and schedules ---------------------------------------------------------------------
 
 
-@option("optimizer", "adam")
-@option("optimizer", "rmsprop")
-@dataclass(slots=True)
+@option("optimizer", "adam", "rmsprop")
 class OptimizerConfig:
     name: str = setting()
     lr: float = setting(above_zero(", such as 0.0001"))
@@ -283,13 +263,11 @@ class OptimizerConfig:
 
 
 @option("optimizer", "adamw")
-@dataclass(slots=True)
 class AdamWOptimizerConfig(OptimizerConfig):
     weight_decay: float = setting(from_zero())
 
 
 @option("schedule", "constant")
-@dataclass(slots=True)
 class ScheduleConfig:
     name: str = setting()
 
@@ -298,7 +276,6 @@ class ScheduleConfig:
 
 
 @option("schedule", "plateau")
-@dataclass(slots=True)
 class PlateauScheduleConfig(ScheduleConfig):
     window: int = setting(at_least(1))
     threshold: float = setting(fraction())
@@ -314,7 +291,6 @@ class PlateauScheduleConfig(ScheduleConfig):
 
 
 @option("schedule", "linear")
-@dataclass(slots=True)
 class LinearScheduleConfig(ScheduleConfig):
     start: int = setting(at_least(0))
     end: int = setting()
@@ -350,7 +326,6 @@ class EvaluationConfig:
 
 
 @command("train")
-@dataclass(slots=True)
 class TrainConfig:
     loss: LossConfig = setting()
     dataset: DatasetConfig = setting()
