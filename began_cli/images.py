@@ -1,4 +1,4 @@
-"""Tensors in [-1, 1] to pixels and back, grids, strips, PNG and animations."""
+"""Convert tensors to pixels and back; draw grids and strips; write PNG and animations."""
 
 import os
 from collections import deque
@@ -18,25 +18,25 @@ AT_ONCE = 1024  # images waiting to be written
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [-1, 1]; floats are taken to be there already."""
+    """Convert uint8 0..255 to float32 in [-1, 1]; return floats as they are."""
     if pixels.dtype != torch.uint8:
         return pixels
     return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] to uint8 0..255, clipped and rounded."""
+    """Convert [-1, 1] to uint8 0..255, clipped and rounded."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_grey(images: Tensor) -> Tensor:
-    """uint8 colours (N, 3, H, W) to uint8 grey (N, 1, H, W), as Pillow's "L" (ITU-R 601)."""
+    """Convert uint8 (N, 3, H, W) to grey (N, 1, H, W), as Pillow's "L" does (ITU-R 601)."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
     return (images.float() * weights).sum(1, keepdim=True).round().byte()
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """uint8 images (N, C, H, W) on a uint8 sheet (3, H', W'), `columns` in a row, 2 apart."""
+    """Return uint8 images (N, C, H, W) as one sheet (3, H', W'), `columns` in a row, 2 apart."""
     return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
 
 
@@ -44,11 +44,11 @@ REAL = (230, 120, 0)  # the frame of real images
 FRAME, GAP, CAPTION = 2, 10, 14  # pixels: around each image, between the parts, above them
 
 
-def framed(path: Tensor, reals: Tensor) -> Tensor:
-    """Paths (rows, steps, C, H, W) between real images (rows, 2, C, H, W): a sheet (3, H', W').
+def frame_paths(path: Tensor, reals: Tensor) -> Tensor:
+    """Return paths (rows, steps, C, H, W) between real images (rows, 2, C, H, W) as one sheet.
 
-    A row is real | G(z) | path | G(z) | real, as figure 4 of 1703.10717 has it: the path's ends
-    are what was found for the real images. Gaps part them, and real images have a frame.
+    A row is real | G(z) | path | G(z) | real, as in figure 4 of 1703.10717: the ends of a path are
+    the images found for the real ones. The sheet is uint8 (3, H', W'); real images have a frame.
     """
     parts = [("real", reals[:, :1]), ("G(z)", path[:, :1])]
     if path.shape[1] > 2:
@@ -59,13 +59,13 @@ def framed(path: Tensor, reals: Tensor) -> Tensor:
     sheets: list[Tensor] = []
     for name, part in parts:
         colour = REAL if name == "real" else (255, 255, 255)
-        sheets += [_captioned(name, part, colour), torch.full((3, 1, GAP), 255, dtype=torch.uint8)]
+        sheets += [_caption(name, part, colour), torch.full((3, 1, GAP), 255, dtype=torch.uint8)]
     height = sheets[0].shape[1]
     return torch.cat([sheet.expand(-1, height, -1) for sheet in sheets[:-1]], dim=2)
 
 
-def _captioned(name: str, part: Tensor, colour: tuple[int, int, int]) -> Tensor:
-    """Images (rows, columns, C, H, W), each in a frame, under a caption."""
+def _caption(name: str, part: Tensor, colour: tuple[int, int, int]) -> Tensor:
+    """Return images (rows, columns, C, H, W), each in a frame, under a caption."""
     edge = torch.tensor(colour, dtype=torch.uint8)
     rows, columns, _, height, width = part.shape
     cell_h, cell_w = height + 2 * FRAME, width + 2 * FRAME
@@ -83,8 +83,8 @@ def _captioned(name: str, part: Tensor, colour: tuple[int, int, int]) -> Tensor:
     return sheet
 
 
-def plane(points: Tensor, over: Tensor, side: int = 512) -> Tensor:
-    """Points (N, 2, 1, 1) of [-1, 1]^2 in red over others in grey: a uint8 picture (3, H, W)."""
+def draw_points(points: Tensor, over: Tensor, side: int = 512) -> Tensor:
+    """Draw points (N, 2, 1, 1) of [-1, 1]^2 in red over others in grey: uint8 (3, side, side)."""
     picture = torch.full((3, side, side), 255, dtype=torch.uint8)
     for dots, colour in ((over, (190, 190, 190)), (points, (200, 30, 30))):
         x, y = dots.flatten(1).cpu().mul(torch.tensor([1.0, -1.0])).add(1).mul(side / 2).unbind(1)
@@ -96,18 +96,18 @@ def plane(points: Tensor, over: Tensor, side: int = 512) -> Tensor:
 
 
 def columns_for(n: int) -> int:
-    """Columns that make n images a near square."""
+    """Return the number of columns that make n images nearly a square."""
     return max(1, int(n**0.5 + 0.999))
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """A uint8 image (C, H, W) as a Pillow image, grey if C is 1."""
+    """Convert a uint8 image (C, H, W) to a Pillow image, grey if C is 1."""
     array = image.cpu().permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Writes a uint8 image (C, H, W); a reader sees the old file or the new, never half of one."""
+    """Write a uint8 image (C, H, W), complete or not at all."""
     with replacing(path) as temporary:
         _write_png(image, temporary)
 
@@ -117,22 +117,22 @@ def _write_png(image: Tensor, path: Path) -> None:
 
 
 def save_pngs(images: Iterable[Tensor], paths: Iterable[Path]) -> None:
-    """Writes each uint8 image (C, H, W) to its path, on threads, while the next ones are made."""
+    """Write each uint8 image (C, H, W) to its path, on threads, while the next ones are made."""
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for image, path in zip(images, paths, strict=True):
             if len(waiting) >= AT_ONCE:
                 waiting.popleft().result()
-            # Straight to its name: making a file costs most of all, and renaming as much again.
+            # Not by way of a temporary file: to rename costs as much again as to create.
             waiting.append(pool.submit(_write_png, image, path))
         for writing in waiting:
             writing.result()
 
 
 def save_animation(frames: list[Tensor], path: Path, fps: float) -> None:
-    """Writes uint8 frames (C, H, W) as a GIF or WebP (by the name) that loops for ever.
+    """Write uint8 frames (C, H, W) as a GIF or WebP, by the name, that loops for ever.
 
-    WebP keeps every pixel, GIF 256 colours; raises ValueError where Pillow has no WebP.
+    WebP keeps every pixel, GIF 256 colours. Raise ValueError if Pillow has no WebP.
     """
     if path.suffix == ".webp" and not features.check("webp"):
         raise ValueError("Pillow was built without WebP")
@@ -142,5 +142,5 @@ def save_animation(frames: list[Tensor], path: Path, fps: float) -> None:
 
 
 def to_nhwc(images: Tensor) -> np.ndarray:
-    """uint8 (N, C, H, W) to a uint8 array (N, H, W, C)."""
+    """Convert uint8 (N, C, H, W) to a NumPy array (N, H, W, C)."""
     return images.cpu().permute(0, 2, 3, 1).contiguous().numpy()

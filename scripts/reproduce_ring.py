@@ -58,7 +58,7 @@ def run(
     seconds = time.process_time() - start
     z = latents.from_seeds(range(10_000), cfg.model.latent_dim)
     points = sample(update.ema, z)
-    images.save_png(images.plane(points[:3000], source.images[:3000]), out / f"{loss}.png")
+    images.save_png(images.draw_points(points[:3000], source.images[:3000]), out / f"{loss}.png")
     found, near = modes(points, 8, 0.75, 0.02)
     return found, near, update.step, seconds
 

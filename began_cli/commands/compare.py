@@ -202,7 +202,7 @@ def sheet(generator: nn.Module, trained: TrainConfig, n: int) -> tuple[bytes, tu
     if trained.dataset.channels == 2:
         z = latents.from_seeds(range(POINTS), dim)
         points = generator(z.to(next(generator.parameters()).device))
-        made = images.plane(points.float(), points[:0], 256)
+        made = images.draw_points(points.float(), points[:0], 256)
     else:
         shown = torch.cat(list(generate(generator, latents.from_seeds(range(n), dim))))
         made = images.grid(shown, images.columns_for(n))[: 1 if shown.shape[1] == 1 else 3]

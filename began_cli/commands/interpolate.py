@@ -239,7 +239,7 @@ def sheet(frames: Tensor, reals: Tensor | None) -> Tensor:
     """Images (steps, rows, C, H, W) as one picture, a path a row, between their real images."""
     paths = frames.transpose(0, 1)
     if reals is not None:
-        return images.framed(paths, reals)
+        return images.frame_paths(paths, reals)
     return images.grid(paths.flatten(0, 1), len(frames))
 
 
@@ -252,5 +252,5 @@ def moving(path: str, frames: Tensor, reals: Tensor | None) -> list[Tensor]:
         columns = images.columns_for(frames.shape[1])
         there = [images.grid(frame, columns) for frame in frames]
     else:
-        there = [images.framed(frame[:, None], reals) for frame in frames]
+        there = [images.frame_paths(frame[:, None], reals) for frame in frames]
     return there + there[-2:0:-1]

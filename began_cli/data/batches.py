@@ -8,18 +8,18 @@ from torch import Tensor
 from began_cli import ranks
 from began_cli.images import to_float
 
-# Images gathered between two calls of `forget`: with each the system may map 2 MiB around it.
+# Images gathered between two calls of `forget`; the system may map 2 MiB around each.
 FORGET_EVERY = 128
 
 
 class Batches:
-    """Calls give (batch_size, C, H, W) in [-1, 1] on `device`, shuffled without replacement.
+    """Each call returns (batch_size, C, H, W) in [-1, 1] on `device`, without replacement.
 
-    The order of epoch e, and with `flip` which of its images are mirrored left to right, depend on
-    the seed and e alone, so a position is two numbers. Batches run on across the end of an epoch.
-    There is no per-image work: one gather, one scaling. Images that are held in main memory for a
-    GPU come through two pinned buffers, the next batch being copied while one is in use.
-    With several processes each gets its share of the batch, of each of `parts` the same.
+    The order of epoch e, and with `flip` which images are mirrored left to right, depend on the
+    seed and e alone, so that a position is two numbers. Batches run on across the end of an epoch.
+    There is no work per image: one gather, one scaling. Images in main memory reach a GPU through
+    two pinned buffers; the next batch is copied while one is in use. With several processes each
+    gets an equal share of every one of the `parts` of a batch.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Batches:
         forget: Callable[[], None] | None = None,
         parts: int = 1,
     ) -> None:
-        """`batch_size` counts the images of all processes. `forget` lets go of pages of
+        """`batch_size` counts the images of all processes. `forget` releases the pages of
         memory-mapped images; it is called now and then."""
         self.images, self.batch_size, self.seed, self.device = images, batch_size, seed, device
         self.flip, self.forget, self._gathered, self.parts = flip, forget, 0, parts
@@ -42,7 +42,7 @@ class Batches:
         if images.device != device:
             self._ahead = Ahead(images, batch_size // ranks.size(), device)
         self._next: tuple[Tensor, Tensor | None] | None = None
-        self._given = (0, 0)  # the epoch and position after the last batch that was given
+        self._given = (0, 0)  # epoch and position after the last batch returned
 
     def __call__(self) -> Tensor:
         if self._ahead is None:
@@ -57,13 +57,13 @@ class Batches:
         return self._finished(batch, mirrored)
 
     def _fetch(self, ahead: "Ahead") -> tuple[Tensor, Tensor | None]:
-        """Starts the copy of the next batch, and of which of its images to mirror."""
+        """Start to copy the next batch, and which of its images to mirror."""
         taken, mirrored = self._take()
         mirrored = None if mirrored is None else mirrored.to(self.device, non_blocking=True)
         return ahead.start(taken), mirrored
 
     def _take(self) -> tuple[Tensor, Tensor | None]:
-        """The places of the next batch's images, and which of them to mirror."""
+        """Return the rows of the next batch's images, and which of them to mirror."""
         n, wanted = len(self.images), self.batch_size
         parts = []
         while wanted:
@@ -97,7 +97,7 @@ class Batches:
         return order.to(held, non_blocking=True), mirrored.to(held, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
-        """The position of the batches that were given, not of one that was fetched ahead."""
+        """Return the position after the last batch returned, not that of one fetched ahead."""
         return {"epoch": self._given[0], "position": self._given[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -107,9 +107,9 @@ class Batches:
 
 
 class Ahead:
-    """Gathers images in main memory and copies them to the device beside its work.
+    """Gather images in main memory, and copy them to the device while it works.
 
-    Two pinned buffers take turns, so that one is filled while the other is on its way.
+    Two pinned buffers take turns: one is filled while the other is copied.
     """
 
     def __init__(self, images: Tensor, batch_size: int, device: torch.device) -> None:
@@ -122,7 +122,7 @@ class Ahead:
         self.turn = 0
 
     def start(self, taken: Tensor) -> Tensor:
-        """Begins to copy the images at these places; the result may be used after `ready`."""
+        """Start to copy the images of these rows; the result may be used after `ready`."""
         i = self.turn = 1 - self.turn
         if self.stream is None:
             torch.index_select(self.images, 0, taken, out=self.buffers[i])
@@ -135,7 +135,7 @@ class Ahead:
         return batch
 
     def ready(self, batch: Tensor) -> Tensor:
-        """The batch, for work of the current stream."""
+        """Return the batch, safe to use on the current stream."""
         if self.stream is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_stream(self.stream)
@@ -144,7 +144,7 @@ class Ahead:
 
 
 def hash_seed(seed: int, n: int) -> int:
-    """A 63-bit seed for the n-th part of what `seed` starts (splitmix64's finaliser)."""
+    """Return a 63-bit seed for the n-th use of `seed` (splitmix64's finaliser)."""
     z = (seed * 0x9E3779B97F4A7C15 + n + 1) * 0x9E3779B97F4A7C15 % 2**64
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64

@@ -1,8 +1,8 @@
 """Decoded images on the disk, so that a folder is decoded once.
 
-An entry is a folder: `pixels` (uint8, N x C x H x W, nothing else) and `card.json`. It is made
-beside its place and renamed into it, so that two processes that start together do not disturb each
-other, and what is there is whole.
+An entry is a folder: `pixels` (uint8, N x C x H x W, nothing else) and `card.json`. It is written
+under another name and then renamed: it is complete or not there, and two processes that start
+together do not disturb each other.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ ABANDONED = 86_400  # seconds
 
 @dataclass(slots=True)
 class Mapped:
-    """Images (N, C, H, W) that the system reads from the disk as they are touched."""
+    """Images (N, C, H, W) that the system reads from the disk when they are used."""
 
     images: Tensor
     sha256: str  # of the shape and the pixels
-    forget: Callable[[], None]  # lets go of the pages that were touched
+    forget: Callable[[], None]  # releases the pages in memory
 
 
 def entry(cache: Path, root: Path, files: list[Path], mode: str, size: int) -> Path:
-    """Where the images of these files belong: ROOT-FILES, two hashes.
+    """Return the folder of an entry, ROOT-FILES: two hashes.
 
-    The first is of the folder and the resize, the second of the files' names, sizes and times.
+    The first is of the folder and the resizing, the second of the files' names, sizes and times.
     """
     where = hashlib.sha256(repr((VERSION, str(root.resolve()), mode, size)).encode())
     what = hashlib.sha256()
@@ -50,7 +50,7 @@ def entry(cache: Path, root: Path, files: list[Path], mode: str, size: int) -> P
 
 
 def read(place: Path) -> Mapped | None:
-    """The images of an entry; None if there is none, or not a whole one."""
+    """Return the images of an entry, or None if there is none or it is not complete."""
     try:
         card = json.loads((place / "card.json").read_text(encoding="utf-8"))
         shape, sha256 = tuple(card["shape"]), str(card["sha256"])
@@ -69,9 +69,9 @@ def read(place: Path) -> Mapped | None:
 
 
 def write(place: Path, rows: Iterable[np.ndarray | None], shape: tuple[int, int, int]) -> None:
-    """Makes an entry of images (C, H, W) in the order they come, without those that are None.
+    """Write an entry of images (C, H, W) in their order, without those that are None.
 
-    Entries of the same folder with other files are removed. Raises OSError, leaving nothing.
+    Remove entries of the same folder with other files. Raise OSError, and leave nothing.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
@@ -104,13 +104,13 @@ def write(place: Path, rows: Iterable[np.ndarray | None], shape: tuple[int, int,
     for other in place.parent.glob(f"{folder}-*"):
         if other != place:
             shutil.rmtree(other, ignore_errors=True)
-    for left in place.parent.glob(f".{folder}-*"):  # by a process that was killed at it
+    for left in place.parent.glob(f".{folder}-*"):  # by a process that was killed
         if time.time() - left.stat().st_mtime > ABANDONED:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def hash_file(pixels: Path, shape: tuple[int, ...]) -> str:
-    """As `hash_images` of the images in the file."""
+    """Return `hash_images` of the images in the file."""
     digest = hashlib.sha256(repr(shape).encode())
     with pixels.open("rb") as file:
         while block := file.read(BLOCK):
@@ -119,7 +119,7 @@ def hash_file(pixels: Path, shape: tuple[int, ...]) -> str:
 
 
 def hash_images(images: Tensor) -> str:
-    """SHA-256 of the shape and the pixels, as hexadecimal digits."""
+    """Return the SHA-256 of the shape and the pixels, as hexadecimal digits."""
     digest = hashlib.sha256(repr(tuple(images.shape)).encode())
     digest.update(images.contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A folder of images: found, decoded on every core, and cached."""
+"""Find the images of a folder, decode them on every core, and cache them."""
 
 import os
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from began_cli.files import cache_home
 from began_cli.settings.train import FolderDatasetConfig
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-GLANCE = 1000  # images that a glance reads
+GLANCE = 1000  # images to read at a glance
 
 
 class Folder(NamedTuple):
-    """The images of a folder, how many files they are from, and what to warn of."""
+    """The images of a folder, the number of its image files, and a warning."""
 
     held: cache.Mapped
     files: int
@@ -30,9 +30,9 @@ class Folder(NamedTuple):
 
 
 def read(c: FolderDatasetConfig, glance: bool) -> Folder:
-    """All images below `dataset.root`, from the cache if they are there, else into it.
+    """Return all images below `dataset.root`, from the cache if possible; else fill the cache.
 
-    With `glance` only GLANCE of them, and no cache. Raises UserError if there are none.
+    With `glance` return only GLANCE of them and use no cache. Raise UserError if there are none.
     """
     root = Path(c.root).expanduser()
     if not root.is_dir():
@@ -55,7 +55,7 @@ def read(c: FolderDatasetConfig, glance: bool) -> Folder:
     warnings = []
     if place and held is None:
         try:
-            cache.write(place, decoded(files, mode, c.image_size, c.skip_broken), shape)
+            cache.write(place, decode(files, mode, c.image_size, c.skip_broken), shape)
             held = cache.read(place)
         except OSError as error:
             warnings.append(
@@ -64,7 +64,7 @@ def read(c: FolderDatasetConfig, glance: bool) -> Folder:
             )
     if held is None:
         images, count = torch.empty(len(files), *shape, dtype=torch.uint8), 0
-        for row in decoded(files, mode, c.image_size, c.skip_broken):
+        for row in decode(files, mode, c.image_size, c.skip_broken):
             if row is not None:
                 images[count] = torch.from_numpy(row)
                 count += 1
@@ -77,7 +77,7 @@ def read(c: FolderDatasetConfig, glance: bool) -> Folder:
 
 
 def image_files(root: Path) -> list[Path]:
-    """The image files below a folder, by name; hidden ones are left out."""
+    """Return the image files below a folder, sorted by name, without hidden ones."""
     return sorted(
         path
         for path in root.rglob("*")
@@ -87,12 +87,12 @@ def image_files(root: Path) -> list[Path]:
     )
 
 
-def decoded(
+def decode(
     files: list[Path], mode: str, size: int, skip_broken: bool
 ) -> Iterator[np.ndarray | None]:
-    """The images of these files in order, uint8 (C, H, W), decoded on every core.
+    """Yield the images of these files in order, uint8 (C, H, W), decoded on every core.
 
-    A broken one gives None, or without `skip_broken` a UserError that names it.
+    Yield None for a broken one; without `skip_broken` raise UserError, naming it.
     """
 
     def read(path: Path) -> np.ndarray | None:
@@ -120,7 +120,7 @@ def decoded(
 
 
 def read_image(path: Path, mode: str, size: int) -> np.ndarray:
-    """As `centre_square`; raises UserError, naming the file."""
+    """Return the `centre_square` of an image. Raise UserError, naming the file."""
     try:
         return centre_square(path, mode, size)
     except Exception as error:  # Pillow's readers raise nearly anything at a damaged file
@@ -131,9 +131,9 @@ def read_image(path: Path, mode: str, size: int) -> np.ndarray:
 
 
 def centre_square(path: Path, mode: str, size: int) -> np.ndarray:
-    """The centre square of an image, resized with antialiasing: uint8 (size, size, C).
+    """Return the centre square of an image, resized with antialiasing: uint8 (size, size, C).
 
-    `mode` is "L" (grey) or "RGB". Turned as its EXIF says. Raises whatever Pillow raises.
+    `mode` is "L" (grey) or "RGB". The image is rotated as its EXIF says. Raise what Pillow raises.
     """
     with Image.open(path) as image:
         if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale

@@ -1,4 +1,4 @@
-"""The images that a user names, as a trained network takes them."""
+"""Read the images that a user names, in the size and colours of a trained network."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from began_cli.settings.train import DatasetConfig, FolderDatasetConfig
 
 @dataclass(slots=True)
 class Pictures:
-    """Images, their files' names, and what was done to make them fit."""
+    """Images, the names of their files, and a line for each kind of change to make them fit."""
 
     images: Tensor  # uint8 (N, C, H, W)
     names: list[str]
-    notes: list[str]  # one line for each kind of change
+    notes: list[str]
 
 
 def load(named: Any, data: DatasetConfig) -> Pictures:
-    """The images of a folder, a file or a list of files, in the size and colours of `data`.
+    """Return the images of a folder, a file or a list of files, in the size and colours of `data`.
 
-    Images are cut to their centre square and resized; of a data set that is padded (28 pixels to
-    32) smaller ones are padded too. Raises UserError if one cannot be read.
+    Images are cropped to their centre square and resized. Small ones are padded instead where the
+    data set is (28 pixels to 32). Raise UserError if one cannot be read.
     """
     paths = _files(named)
     fitted: list[Tensor] = []
@@ -62,7 +62,7 @@ def _files(named: Any) -> list[Path]:
 
 
 def _read(path: Path, data: DatasetConfig) -> tuple[Tensor, list[str]]:
-    """One image, uint8 (C, H, W), and what had to be changed."""
+    """Return one image, uint8 (C, H, W), and the changes that it took."""
     size, mode = data.image_size, "RGB" if data.channels == 3 else "L"
     try:
         with Image.open(path) as image:
@@ -73,14 +73,16 @@ def _read(path: Path, data: DatasetConfig) -> tuple[Tensor, list[str]]:
         raise UserError(f"images={path}: cannot be read as an image ({error})") from None
     changes: list[str] = []
     if width != height:
-        changes.append("cut to the centre square")
+        changes.append("cropped to the centre square")
     if padded:
         changes.append(f"padded with black to {size}x{size}, as {data.name} is")
     elif min(width, height) != size:
         changes.append(f"resized to {size}x{size}")
     grey = colours in ("1", "L", "LA") or colours.startswith("I")
     if grey != (mode == "L"):
-        changes.append("turned to grey" if mode == "L" else "in grey where the model has colours")
+        changes.append(
+            "converted to grey" if mode == "L" else "in grey where the model has colours"
+        )
     fitted = torch.from_numpy(pixels).permute(2, 0, 1)
     before = (size - fitted.shape[-1]) // 2
     after = size - fitted.shape[-1] - before

@@ -42,13 +42,13 @@ class Pictures:
     def sheet(self, fakes: Tensor) -> Tensor:
         """What `samples` gave, as one uint8 picture (3, H, W)."""
         if self.points:
-            return images.plane(fakes, self.reals)
+            return images.draw_points(fakes, self.reals)
         return images.grid(images.to_uint8(fakes), 8)
 
     def show_reals(self, run: Path) -> None:
         """samples/reals.png: what the samples should look like."""
         reals = self.reals
-        sheet = images.plane(reals[:0], reals) if self.points else images.grid(reals, 8)
+        sheet = images.draw_points(reals[:0], reals) if self.points else images.grid(reals, 8)
         images.save_png(sheet, run / "samples" / "reals.png")
 
     def show(self, run: Path, step: int, monitor: Monitor) -> None:

@@ -38,13 +38,13 @@ def test_other_sizes_and_colours_are_converted_and_said(tmp_path):
     assert given.images[1].unique().tolist() == [7]
     assert given.images.shape == (2, 3, 16, 16)
     assert given.notes == [
-        "1 of 2 images cut to the centre square",
+        "1 of 2 images cropped to the centre square",
         "1 of 2 images resized to 16x16",
         "1 of 2 images in grey where the model has colours",
     ]
     red = pictures.load(paths[:1], data(*COLOUR, "dataset.channels=1"))
     assert red.images.unique().tolist() == [76]  # 0.299 * 255, ITU-R 601
-    assert "1 of 1 images turned to grey" in red.notes
+    assert "1 of 1 images converted to grey" in red.notes
 
 
 def test_small_images_are_padded_as_mnist_is(tmp_path):
