@@ -58,8 +58,9 @@ class Loss(nn.Module):
             _CLASSES[settings] = cls
 
     def __init__(self, c: Any, image_shape: tuple[int, int, int]) -> None:
-        """`c` are the loss's settings, `image_shape` is (C, H, W)."""
+        """`c` are the settings of the loss, `image_shape` is (C, H, W)."""
         super().__init__()
+        self.c = c
 
     def prepare(self, images: Tensor) -> None:
         """Measure what the loss needs to know of the data: uint8 images (N, C, H, W)."""
@@ -152,14 +153,13 @@ class BeganUnbalanced(AutoencoderLoss, settings=BeganUnbalancedLossConfig):
 
     def __init__(self, c: BeganUnbalancedLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
-        self.energy, self.content_floor = c.energy, c.content_floor
         self.separate_latents = c.separate_latents
         self.register_buffer("k_t", torch.tensor(1.0), persistent=False)
         self.register_buffer("background", torch.zeros(image_shape))
 
     def prepare(self, images: Tensor) -> None:
         """Set the background of relative energy: each pixel's median over at most 10,000 images."""
-        if self.energy == "relative":
+        if self.c.energy == "relative":
             some = images[:: -(-len(images) // 10_000)].cpu()
             self.background.copy_(to_float(some.median(dim=0).values))
 
@@ -168,12 +168,12 @@ class BeganUnbalanced(AutoencoderLoss, settings=BeganUnbalancedLossConfig):
         divides the first by the mean distance to the background, plus `content_floor`."""
         assert isinstance(output, Reconstruction)
         error = _full(images) - _full(output.images)
-        if self.energy == "l2":
+        if self.c.energy == "l2":
             return error.square().flatten(1).mean(1)
         energy = error.abs().flatten(1).mean(1)
-        if self.energy == "relative":
+        if self.c.energy == "relative":
             content = (_full(images) - self.background).abs().flatten(1).mean(1)
-            energy = energy / (content + self.content_floor)
+            energy = energy / (content + self.c.content_floor)
         return energy
 
     def fake_factor(self) -> Tensor:
@@ -193,12 +193,11 @@ class Began(BeganUnbalanced, settings=BeganLossConfig):
 
     def __init__(self, c: BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
-        self.gamma, self.lambda_k, self.k_min, self.k_max = c.gamma, c.lambda_k, c.k_min, c.k_max
         self.register_buffer("k_t", torch.tensor(float(c.k_0)))
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        balance = self.gamma * real.mean() - fake.mean()
-        self.k_t.add_(self.lambda_k * balance).clamp_(self.k_min, self.k_max)
+        c, balance = self.c, self.c.gamma * real.mean() - fake.mean()
+        self.k_t.add_(c.lambda_k * balance).clamp_(c.k_min, c.k_max)
         convergence = real.mean() + balance.abs()  # M_global, section 3.4.1
         return {"k_t": self.k_t.clone(), "balance": balance, "convergence": convergence}
 
@@ -218,18 +217,13 @@ class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
     L_D = E(x) + [m - E(g)]+, L_G = E(g), E(v) = ||v - D(v)||_2 over an image's pixels.
     """
 
-    def __init__(self, c: EbganLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        assert isinstance(c.margin, float | int)  # gan/build.py has put a number for `auto`
-        self.margin = c.margin
-
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Reconstruction)
         error = _full(images) - _full(output.images)
         return torch.linalg.vector_norm(error.flatten(1), dim=1)
 
     def fake(self, values: Tensor) -> Tensor:
-        return F.relu(self.margin - values).mean()
+        return F.relu(self.c.margin - values).mean()
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
@@ -239,16 +233,12 @@ class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
 class EbganPt(Ebgan, settings=EbganPtLossConfig):
     """EBGAN-PT (1609.03126, section 2.4): L_G gains pt_weight times the pulling-away term."""
 
-    def __init__(self, c: EbganPtLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        self.pt_weight, self.pt_global = c.pt_weight, c.pt_global
-
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         assert isinstance(output, Reconstruction)
         code = _full(output.code)
-        if self.pt_global and ranks.size() > 1:
+        if self.c.pt_global and ranks.size() > 1:
             code = ranks.gather_with_gradient(code).flatten(0, 1)
-        return values.mean() + self.pt_weight * pulling_away(code)
+        return values.mean() + self.c.pt_weight * pulling_away(code)
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
@@ -258,12 +248,8 @@ class EbganPt(Ebgan, settings=EbganPtLossConfig):
 class Gan(LogisticLoss, settings=GanLossConfig):
     """GAN (1406.2661) on logits; the generator's loss is non-saturating unless told otherwise."""
 
-    def __init__(self, c: GanLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        self.saturating = c.saturating
-
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
-        return -F.softplus(values).mean() if self.saturating else F.softplus(-values).mean()
+        return -F.softplus(values).mean() if self.c.saturating else F.softplus(-values).mean()
 
 
 class Bgan(LogisticLoss, settings=BganLossConfig):
@@ -277,17 +263,16 @@ class Bgan(LogisticLoss, settings=BganLossConfig):
 
     def __init__(self, c: BganLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
-        self.seek_log_z, self.decay = c.log_z, c.log_z_decay
         self.register_buffer("log_z", torch.tensor(0.0))
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return 0.5 * (values - self.log_z).square().mean()
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        if not self.seek_log_z:
+        if not self.c.log_z:
             return {}
         estimate = torch.logsumexp(fake, 0) - math.log(len(fake))
-        self.log_z.lerp_(estimate.to(self.log_z.dtype), 1 - self.decay)
+        self.log_z.lerp_(estimate.to(self.log_z.dtype), 1 - self.c.log_z_decay)
         return {"log_z": self.log_z.clone()}
 
 
@@ -301,15 +286,11 @@ class BganDiscrete(LogisticLoss, settings=BganDiscreteLossConfig):
 
     binary = True
 
-    def __init__(self, c: BganDiscreteLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        self.samples = c.samples
-
     def draw(self, logits: Tensor) -> Tensor:
         """Draw M black (-1) and white (1) images for each row of logits (N, C, H, W): (M, N, …)."""
         n = len(logits) * ranks.size()  # everyone draws for all: the numbers are those of one
         luck = torch.rand(
-            n, self.samples, *logits.shape[1:], dtype=logits.dtype, device=logits.device
+            n, self.c.samples, *logits.shape[1:], dtype=logits.dtype, device=logits.device
         )
         white = ranks.share(luck).transpose(0, 1) < logits.detach().sigmoid()
         return white.to(logits.dtype) * 2 - 1
@@ -348,15 +329,11 @@ class WassersteinLoss(ScoreLoss):
 class Wgan(WassersteinLoss, settings=WganLossConfig):
     """WGAN (1701.07875, algorithm 1): after each step of D its weights are clipped to +-clip."""
 
-    def __init__(self, c: WganLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        self.clip = c.clip
-
     @torch.no_grad()
     def constrain(self, discriminator: nn.Module) -> None:
         weights: list[Tensor] = list(discriminator.parameters())
-        torch._foreach_clamp_min_(weights, -self.clip)
-        torch._foreach_clamp_max_(weights, self.clip)
+        torch._foreach_clamp_min_(weights, -self.c.clip)
+        torch._foreach_clamp_max_(weights, self.c.clip)
 
 
 class WganGp(WassersteinLoss, settings=WganGpLossConfig):
@@ -365,20 +342,16 @@ class WganGp(WassersteinLoss, settings=WganGpLossConfig):
     batch_norm = False  # the penalty is of each image by itself; section 4
     chance = 0.0  # a clipped critic's L_D stays near 0 even when it can tell
 
-    def __init__(self, c: WganGpLossConfig, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        self.gp_weight, self.pack = c.gp_weight, c.pack
-
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """Return lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, with e ~ U[0, 1] drawn for
         each image, or for each pack of images that D judges together."""
-        packs = len(x) // self.pack * ranks.size()  # everyone draws for all
+        packs = len(x) // self.c.pack * ranks.size()  # everyone draws for all
         e = ranks.share(torch.rand(packs, 1, 1, 1, dtype=x.dtype, device=x.device))
-        e = e.repeat_interleave(self.pack, 0, output_size=len(x))
+        e = e.repeat_interleave(self.c.pack, 0, output_size=len(x))
         v = torch.lerp(g.detach(), x, e).requires_grad_()
         (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
-        norm = torch.linalg.vector_norm(slope.reshape(len(x) // self.pack, -1), dim=1)
-        return self.gp_weight * (norm - 1).square().mean()
+        norm = torch.linalg.vector_norm(slope.reshape(len(x) // self.c.pack, -1), dim=1)
+        return self.c.gp_weight * (norm - 1).square().mean()
 
 
 def pulling_away(code: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ def test_ebgan_hinge_is_per_sample_not_on_the_batch_mean(model):
     with torch.no_grad():
         g = update.generator(z)
         energies = norms(copy.deepcopy(critic)(g), g)
-    update.loss.margin = m = float(energies.sort().values[1:3].mean())
+    update.loss.c.margin = m = float(energies.sort().values[1:3].mean())
     assert 0 < int((energies < m).sum()) < 4
 
     d, _, grad_d, _ = reference(
@@ -358,7 +358,7 @@ def test_wgan_weights_are_clipped_after_every_step(n_critic):
     """Mistake: clipped before the step, or only some weights."""
     update = make("wgan", "dcgan", f"loss.n_critic={n_critic}", lr=10.0)
     x, z = batch()
-    clip = update.loss.clip
+    clip = update.loss.c.clip
     for _ in range(3):
         update(lambda: x, lambda: z)
         for weight in update.discriminator.parameters():
