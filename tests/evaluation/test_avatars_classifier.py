@@ -40,7 +40,8 @@ def test_the_values_that_the_images_were_drawn_from_are_found(model, size, fine)
 
 
 def test_larger_images_are_averaged_down(model):
-    large = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    large = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8, generator=generator)
     means = F.avg_pool2d(large.float(), 4).round().byte()
     # Half a level of rounding in a pixel, of 255.
     torch.testing.assert_close(model(large)[0], model(means)[0], rtol=0.05, atol=0.05)
@@ -50,7 +51,8 @@ def test_an_image_has_the_features_that_it_has_alone(model):
     images = avatars.read("test", 32)[:8]
     together = model(images)[0]
     alone = torch.cat([model(image[None])[0] for image in images])
-    torch.testing.assert_close(together, alone)
+    # The sums are in another order; the features are of the order of 1.
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_logits_are_split_in_the_order_of_the_attributes():
