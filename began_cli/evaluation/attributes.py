@@ -55,7 +55,7 @@ def count_modes(labels: Tensor) -> dict[str, float]:
 
     `modes_kl` is KL(q, uniform) = sum q log(500 q), q being the shares of the combinations, as for
     stacked MNIST: the four attributes were drawn evenly and each by itself, so the uniform law is
-    that of the data. N real images have about 499 / 2N.
+    that of the data. N real images, many more than 500, have about 499 / 2N.
     """
     return modes_and_kl(number_modes(labels), MODES)
 
