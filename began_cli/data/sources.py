@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from began_cli.data import cache, folder
+from began_cli.data import avatars, cache, folder
 from began_cli.errors import UserError
 from began_cli.files import downloading
 from began_cli.images import to_grey
 from began_cli.settings.train import (
+    AvatarsDatasetConfig,
     DatasetConfig,
     FileDatasetConfig,
     FolderDatasetConfig,
@@ -248,6 +249,14 @@ def _fit(images: Tensor, c: DatasetConfig) -> Tensor:
     elif images.shape[1] == 3 and c.channels == 1:
         images = torch.cat([to_grey(chunk) for chunk in images.split(10_000)])
     return images
+
+
+# --- avatars --------------------------------------------------------------------------------------
+
+
+@data_set("avatars", Judge("avatars-cnn"))
+def _avatars(c: AvatarsDatasetConfig, glance: bool) -> Source:
+    return Source(avatars.read("train", c.image_size), "the avatars that come with began")
 
 
 # --- points of the plane --------------------------------------------------------------------------

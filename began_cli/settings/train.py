@@ -232,6 +232,14 @@ class FolderDatasetConfig(FileDatasetConfig):
     skip_broken: bool = setting()
 
 
+@option("dataset", "avatars")
+class AvatarsDatasetConfig(DatasetConfig):
+    def check(self) -> None:
+        size, channels = self.image_size, self.channels
+        checks.require(size in (16, 32, 64), "dataset.image_size", size, "16, 32 or 64")
+        checks.require(channels == 3, "dataset.channels", channels, "3: avatars are in colour")
+
+
 @option("dataset", "ring")
 class RingDatasetConfig(DatasetConfig):
     modes: int = setting(at_least(1))
