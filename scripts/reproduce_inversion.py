@@ -40,10 +40,8 @@ def main() -> None:
             for model in ("began", "dcgan")
         }
     trained = load(cfg.ckpt, pick_device(cfg.device))
-    generator = trained.network
-    print(
-        f"{trained.path}: {args.tries} tries, {cfg.restarts} starts, at most {cfg.search_steps} steps"
-    )
+    path, generator = trained.path, trained.network
+    print(f"{path}: {args.tries} tries, {cfg.restarts} starts, at most {cfg.search_steps} steps")
     z = latents.from_seeds(range(FIRST, FIRST + args.tries), trained.settings.model.latent_dim)
     pixels = generate_all(generator, z)  # as a PNG would hold them
     targets = images.to_float(pixels).to(next(generator.parameters()).device)

@@ -111,7 +111,7 @@ def find_ends(cfg: InterpolateConfig, trained: Trained) -> Ends:
 
 
 def read_latents(name: str, dim: int) -> Tensor:
-    """Return `latents` (N, dim) of an .npz file. Raise UserError if it has none, or none that fit."""
+    """Return `latents` (N, dim) of an .npz file. Raise UserError if there are none that fit."""
     try:
         with np.load(Path(name).expanduser(), allow_pickle=False) as file:
             array = np.asarray(file["latents"], dtype=np.float32)
@@ -158,7 +158,7 @@ def search(cfg: InterpolateConfig, trained: Trained, named: Pictures) -> Ends:
 
 
 def encode(trained: Trained, targets: Tensor) -> Tensor:
-    """Return the critic's code (N, latent_dim) of images. Raise UserError if it isn't of that size."""
+    """Return the critic's code (N, latent_dim) of images. Raise UserError if its size differs."""
     critic, _ = trained.critic("start=encoder")
     model = trained.settings.model
     if model.code_dim != model.latent_dim:

@@ -208,8 +208,8 @@ def _load_file(
 ) -> Extractor:
     """Return the extractor in a TorchScript or torch.export file.
 
-    Its network maps uint8 images (N, C, H, W) to features, or to features and logits. `typed` is the
-    value of the setting, for messages.
+    Its network maps uint8 images (N, C, H, W) to features, or to features and logits. `typed` is
+    the value of the setting, for messages.
     """
     suffix = path.suffix.lower()
     if suffix not in (*TORCHSCRIPT, EXPORTED):
