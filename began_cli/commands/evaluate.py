@@ -15,7 +15,7 @@ from began_cli.errors import UserError
 from began_cli.evaluation import floors, references, report, scores
 from began_cli.evaluation.coverage import Nearest
 from began_cli.evaluation.features import Features
-from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores, judge
+from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores
 from began_cli.evaluation.references import Plan
 from began_cli.evaluation.scores import Options
 from began_cli.files import output_folder, writing
@@ -35,7 +35,7 @@ def main(cfg: EvaluateConfig) -> None:
     """
     trained = load(cfg.ckpt, pick_device(cfg.device))
     path, state, data = trained.path, trained.checkpoint("ckpt"), trained.settings.dataset
-    n = cfg.n or judge(data.name).samples
+    n = cfg.n or sources.judge(data.name).samples
     source = load_real_images(data, cfg.root)
     judges = Judges(
         data, cfg.extractor, cfg.weights, cfg.device, cfg.cache, cfg.batch_size, cfg.seed

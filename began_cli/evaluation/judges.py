@@ -1,12 +1,11 @@
 """The networks that judge a generator's images, and which scores they can give."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from began_cli.data.sources import Source
+from began_cli.data.sources import Source, judge
 from began_cli.device import pick_device
 from began_cli.errors import UserError
 from began_cli.evaluation import features, references
@@ -20,28 +19,6 @@ from began_cli.settings.train import DatasetConfig
 
 BLOCK = 1024  # images in memory at a time: 16 chunks of the generator, 4 batches
 SAMPLE = 256  # generated images that are kept, to look for their nearest training images
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """How generators of a data set are judged."""
-
-    classifier: str | None = None  # the shipped one that knows its classes
-    per_channel: bool = False  # the classifier takes each channel as an image of its own
-    samples: int = 10_000  # images that are scored by default
-    slow_neighbours: bool = False  # scores=auto leaves out the scores of NEIGHBOURLY
-
-
-JUDGES = {
-    "mnist": Judge("mnist-cnn"),
-    "fashion_mnist": Judge("fashion-cnn"),
-    "stacked_mnist": Judge("mnist-cnn", per_channel=True, samples=26_000, slow_neighbours=True),
-}
-
-
-def judge(dataset: str) -> Judge:
-    """Return how generators of a data set are judged."""
-    return JUDGES.get(dataset, Judge())
 
 
 class Judges:

@@ -55,9 +55,7 @@ class Trained:
             side = c.dataset.image_size
             loss = losses.build(c.loss, (c.dataset.channels, side, side))
             loss.load_state_dict(state["loss"])
-            critic = networks.build_discriminator(
-                c.model, c.dataset, c.loss, loss.critic, self.device
-            )
+            critic = networks.build_discriminator(c, self.device)
             critic.load_state_dict(state["discriminator"])
         if loss.critic != "autoencoder":
             raise UserError(
@@ -95,7 +93,7 @@ def load(ckpt: str | None, device: torch.device, points: bool = False) -> Traine
 
 def build(settings: TrainConfig, weights: dict[str, Tensor], device: torch.device) -> nn.Module:
     """Return a run's generator with these weights, in evaluation mode without gradients."""
-    network = networks.build_generator(settings.model, settings.dataset, settings.loss, device)
+    network = networks.build_generator(settings, device)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 

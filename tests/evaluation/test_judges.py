@@ -5,26 +5,12 @@ from conftest import settings
 from began_cli.data import sources
 from began_cli.errors import UserError
 from began_cli.evaluation import features, references
-from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores, judge
+from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores
 from began_cli.gan import latents
 from began_cli.settings.commands import SCORES
-from began_cli.settings.fields import GROUPS
 
-DATASETS = GROUPS["dataset"]
 CPU = torch.device("cpu")
 PIXELS = features.build("pixels", None, (1, 16, 16), False, CPU)
-
-
-def test_the_judges_of_the_data_sets():
-    classifiers = {name: judge(name).classifier for name in DATASETS if judge(name).classifier}
-    assert classifiers == {
-        "mnist": "mnist-cnn",
-        "fashion_mnist": "fashion-cnn",
-        "stacked_mnist": "mnist-cnn",
-    }
-    assert [name for name in DATASETS if judge(name).per_channel] == ["stacked_mnist"]
-    assert judge("stacked_mnist").samples == 26_000  # as in PacGAN's table
-    assert judge("cifar10").samples == 10_000
 
 
 def test_the_classifier_counts_classes_beside_another_extractor():

@@ -22,7 +22,7 @@ def by_hand(run) -> torch.nn.Module:
     """Return the averaged generator of a run's newest checkpoint, without `load`."""
     state = checkpoint.read(str(run))[1]
     settings = parse("train", state["config"])
-    network = networks.build_generator(settings.model, settings.dataset, settings.loss, CPU)
+    network = networks.build_generator(settings, CPU)
     network.load_state_dict(state["ema"])
     return network.eval().requires_grad_(False)
 
