@@ -185,9 +185,10 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
         raise UserError(f"{setting}={path}: cannot be read ({error.strerror})") from None
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{setting}={path}: not a checkpoint of began")
-    if state["format"] != FORMAT:
+    version = state["format"]
+    if not isinstance(version, int) or version != FORMAT:
         raise UserError(
-            f"{setting}={path}: format {state['format']}, and this began reads format {FORMAT}; "
+            f"{setting}={path}: format {version}, and this began reads format {FORMAT}; "
             "use the version of began that wrote it"
         )
     empty = {name for name in TABLES if not isinstance(state.get(name), dict)}
