@@ -1,33 +1,77 @@
-"""Files that are found whole or not at all, downloads that give up, and where caches are kept."""
+"""Atomic writes, output folders, downloads with a time limit, and the cache folder."""
 
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from began_cli.errors import UserError
+
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
 
 @contextmanager
-def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place if the block ends well, and goes if not.
+def replacing(path: Path, suffix: str = "", durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed to `path` if the block succeeds.
 
-    Whoever reads `path` finds the old file or the new, never half of one. `suffix` is for writers
-    that look at a file's name.
+    A reader finds the old file or the new one, never a part. If the block fails, the temporary file
+    is removed and `path` stays as it was.
+
+    `suffix`: ending of the temporary name, for writers that choose a format by it.
+    `durable`: flush the file to the disk before the rename and the folder after it, so that a crash
+    of the machine loses neither file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{suffix}")
     try:
         yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if durable and os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def output_folder(out: str | Path) -> Path:
+    """Return the folder `out`, made if need be. Raise UserError if nothing can be written there."""
+    folder = Path(out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".began-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"out={folder}: cannot be written to ({error.strerror}); give another folder as out=…"
+        ) from None
+    return folder
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError about the setting `out`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"out={out}: cannot write {error.filename or 'there'} ({error.strerror or error})"
+        ) from None
 
 
 @contextmanager
 def downloading(into: Path) -> Iterator[None]:
-    """Within its block a server that does not answer is given up; folders that were made for the
-    download, down to `into`, go again if they stay empty."""
+    """Give up on a server that doesn't answer, and leave no empty folder behind.
+
+    Folders made within the block, `into` and its parents, are removed at its end if they are empty.
+    """
     made = [path for path in (into, *into.absolute().parents) if not path.exists()]
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
@@ -41,5 +85,5 @@ def downloading(into: Path) -> Iterator[None]:
 
 
 def cache_home() -> Path:
-    """$XDG_CACHE_HOME/began, or ~/.cache/began."""
+    """Return $XDG_CACHE_HOME/began, or ~/.cache/began."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "began"

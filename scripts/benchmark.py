@@ -39,7 +39,6 @@ from torchvision.datasets import ImageFolder
 
 from began_cli import images
 from began_cli.cli import CONF
-from began_cli.commands import sample as sampling
 from began_cli.commands import train
 from began_cli.data import sources
 from began_cli.data.batches import Batches
@@ -49,6 +48,7 @@ from began_cli.errors import UserError
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
+from began_cli.generators import sampling
 from began_cli.settings.parse import parse, register_schemas
 from began_cli.settings.train import TrainConfig
 from began_cli.training.setup import batches_of, ready
@@ -388,7 +388,7 @@ def sample(rounds: int, overrides: list[str], n: int = 10_000) -> Result:
             generator(chunk)
 
     def arrays() -> None:
-        images.to_nhwc(torch.cat(list(sampling.generate(generator, rows))))
+        images.to_nhwc(sampling.generate_all(generator, rows))
 
     with tempfile.TemporaryDirectory() as folder:
         names = [Path(folder) / f"seed-{i:05}.png" for i in range(n)]

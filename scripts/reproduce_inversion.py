@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from began_cli import images
 from began_cli.cli import CONF
-from began_cli.commands.sample import generate, trained_generator
+from began_cli.device import pick_device
 from began_cli.gan import inversion, latents, networks
+from began_cli.generators.load import load
+from began_cli.generators.sampling import generate_all
 from began_cli.settings.commands import InterpolateConfig
 from began_cli.settings.parse import parse, register_schemas
 
@@ -37,10 +39,11 @@ def main() -> None:
             model: parse("train", compose("train", ["loss=bgan", f"model={model}"]))
             for model in ("began", "dcgan")
         }
-    path, generator, trained = trained_generator(cfg.ckpt, cfg.device)
+    trained = load(cfg.ckpt, pick_device(cfg.device))
+    path, generator = trained.path, trained.network
     print(f"{path}: {args.tries} tries, {cfg.restarts} starts, at most {cfg.search_steps} steps")
-    z = latents.from_seeds(range(FIRST, FIRST + args.tries), trained.model.latent_dim)
-    pixels = torch.cat(list(generate(generator, z)))  # as a PNG would hold them
+    z = latents.from_seeds(range(FIRST, FIRST + args.tries), trained.settings.model.latent_dim)
+    pixels = generate_all(generator, z)  # as a PNG would hold them
     targets = images.to_float(pixels).to(next(generator.parameters()).device)
     for error in ("l1", "l2"):
         print(recovered(generator, targets, z.shape[1], cfg, error), flush=True)

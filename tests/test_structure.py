@@ -21,7 +21,7 @@ PACKAGE = Path(cli.__file__).parent
 # From the ground up: a module imports from the levels below its own, and from its own folder.
 LEVELS = (
     {"errors", "__init__"},  # of __init__: the version
-    {"files", "ranks"},
+    {"files", "ranks", "terminal"},
     {"images", "device", "settings"},
     {"gan", "data"},
     {"generators"},

@@ -11,16 +11,17 @@ from rich.console import Console
 from torch import nn
 
 from began_cli import images
-from began_cli.commands.sample import generate, output_folder, writing
 from began_cli.comparison import page, records, tables
 from began_cli.comparison.records import FAILED, Run
 from began_cli.device import pick_device
 from began_cli.errors import UserError
-from began_cli.files import replacing
+from began_cli.files import output_folder, replacing, writing
 from began_cli.gan import latents
 from began_cli.generators import checkpoint
+from began_cli.generators.load import build
+from began_cli.generators.sampling import generate_all
 from began_cli.settings.commands import CompareConfig
-from began_cli.settings.parse import flatten, read_yaml
+from began_cli.settings.parse import flatten, parse, read_yaml
 from began_cli.settings.train import RESUMABLE, TrainConfig
 
 NAME = "compare"  # of the page and the table
@@ -55,7 +56,7 @@ def main(cfg: CompareConfig) -> None:
     samples = f"Of each averaged generator, from the same latents: those of {seeds}."
     title = f"{root.name}: {len(runs)} runs" if len(runs) > 1 else runs[0].name
     html = page.compose(page.Comparison(title, runs, groups, warnings, samples))
-    out = output_folder(cfg.out or place(cfg.runs), Path(cfg.runs[0]), "")
+    out = output_folder(cfg.out or place(cfg.runs))
     with writing(out):
         for ending, text in (("csv", tables.as_csv(runs, groups)), ("html", html)):
             with replacing(out / f"{NAME}.{ending}") as temporary:
@@ -148,7 +149,8 @@ def read(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Run, l
     run.state, run.status = records.state(folder, step, now, curves)
     run.scores, left_out = records.scores(folder, step)
     try:
-        generator, trained = checkpoint.generator_of(state, device)
+        trained = parse("train", state["config"])
+        generator = build(trained, state["ema"], device)
         run.sheet, run.sheet_size = sheet(generator, trained, n)
     except Exception as error:  # of any kind: the other runs are to be shown all the same
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -165,7 +167,7 @@ def told(run: Run, lines: list[str]) -> list[str]:
 def settings_of(folder: Path) -> dict[str, Any]:
     """What config.yaml says, flat; nothing if it is not there or not whole."""
     try:
-        return flatten(checkpoint.upgrade_config(read_yaml(folder / "config.yaml")))
+        return flatten(read_yaml(folder / "config.yaml"))
     except (OSError, ValueError):
         return {}
 
@@ -204,7 +206,7 @@ def sheet(generator: nn.Module, trained: TrainConfig, n: int) -> tuple[bytes, tu
         points = generator(z.to(next(generator.parameters()).device))
         made = images.draw_points(points.float(), points[:0], 256)
     else:
-        shown = torch.cat(list(generate(generator, latents.from_seeds(range(n), dim))))
+        shown = generate_all(generator, latents.from_seeds(range(n), dim))
         made = images.grid(shown, images.columns_for(n))[: 1 if shown.shape[1] == 1 else 3]
     file = io.BytesIO()
     picture = images.to_pil(made)

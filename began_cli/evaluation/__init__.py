@@ -1,1 +1,1 @@
-"""How good a generator is: features of images, scores on features, mode coverage."""
+"""Evaluation: features of images, scores on features, mode coverage, reconstructions."""

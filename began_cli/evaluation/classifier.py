@@ -1,4 +1,4 @@
-"""The small classifier whose features stand in for Inception's on 28-pixel grey images."""
+"""The small classifier whose features replace Inception's on 28-pixel grey images."""
 
 import itertools
 
@@ -12,7 +12,7 @@ CLASSES = 10
 
 
 class Classifier(nn.Module):
-    """uint8 grey images (N, 1, H, W) to features (N, 128), none below 0, and logits (N, 10)."""
+    """uint8 grey images (N, 1, H, W) to non-negative features (N, 128) and logits (N, 10)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Classifier(nn.Module):
         self.out = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        x = pixels.float() / 255  # by what a pixel can hold, never by what a batch happens to hold
+        x = pixels.float() / 255  # the range of a pixel, never that of the batch
         if x.shape[-1] != SIDE:
             x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
         for stage in self.stages:

@@ -1,6 +1,6 @@
-"""What of the data a generator makes: modes, bins, and whether it only repeats training images.
+"""How much of the data a generator covers: modes, bins, and copies of training images.
 
-Nothing here reads or moves a global random state.
+No function reads or changes a global random state.
 """
 
 import math
@@ -12,29 +12,30 @@ from torch import Tensor
 from began_cli.evaluation.features import Features
 
 ROUNDS = 50  # of k-means, at most
-CHUNK = 4096  # rows of a distance matrix held at a time
+CHUNK = 4096  # rows of a distance matrix in memory at a time
 SIGNIFICANT = 1.96  # standard errors: 5 % of the bins differ by chance
 
 
-def labels_of(made: Features) -> tuple[Tensor, int]:
-    """The classes (N,) of classified images and how many classes there are.
+def labels_of(images: Features) -> tuple[Tensor, int]:
+    """Return the classes (N,) of images by their logits, and how many classes there are.
 
-    Digits of three channels make one number: 100 red + 10 green + blue, of 1000.
+    Logits (N, 3, 10) of a digit in each channel make one class: 100 red + 10 green + blue, of 1000.
     """
-    assert made.logits is not None
-    digits = made.logits.argmax(-1)
+    assert images.logits is not None
+    digits = images.logits.argmax(-1)
     if digits.dim() == 1:
-        return digits, made.logits.shape[-1]
-    base = made.logits.shape[-1]
+        return digits, images.logits.shape[-1]
+    base = images.logits.shape[-1]
     powers = base ** torch.arange(digits.shape[1] - 1, -1, -1)
     return (digits * powers).sum(1), base ** digits.shape[1]
 
 
 def modes_and_kl(labels: Tensor, modes: int) -> dict[str, float]:
-    """How many of the modes are hit, and KL = sum q log(modes q), in nats, q their shares.
+    """Return how many modes occur among the labels (N,), and KL = sum q log(modes q) in nats.
 
-    As VEEGAN's and PacGAN's tables have it: 0 is a perfectly even sampler of endless images, log
-    modes a generator of one. N images of a perfect one score about (modes - 1) / 2N.
+    q are the shares of the modes, as in the tables of VEEGAN (1705.07761) and PacGAN (1712.04086).
+    KL is 0 for even shares and log modes for a single mode; N labels of an even sampler have about
+    (modes - 1) / 2N.
     """
     counts = torch.bincount(labels, minlength=modes)
     q = counts[counts > 0].double() / len(labels)
@@ -45,10 +46,10 @@ def modes_and_kl(labels: Tensor, modes: int) -> dict[str, float]:
 
 
 def ndb(fake: Tensor, real: Tensor, bins: int, seed: int) -> float:
-    """The share of bins that hold significantly more or fewer fakes than real images: NDB / K.
+    """Return NDB / K: the share of bins with significantly more or fewer fakes than real images.
 
-    The bins are k-means cells of the real features (N, D); a bin differs if the two-sample test of
-    proportions says so at 5 % (1805.12462, section 3).
+    The bins are k-means cells of the real features (N, D). A bin differs if the two-sample test of
+    proportions is significant at 5 % (1805.12462, section 3).
     """
     centres = kmeans(real, bins, seed)
     return different_bins(
@@ -58,7 +59,7 @@ def ndb(fake: Tensor, real: Tensor, bins: int, seed: int) -> float:
 
 
 def different_bins(fake: Tensor, real: Tensor) -> float:
-    """The share of bins whose counts (K,) differ by more than chance would make them."""
+    """Return the share of bins whose counts (K,) differ significantly."""
     n, m = fake.sum().double(), real.sum().double()
     p, q = fake / n, real / m
     pooled = (fake + real) / (n + m)
@@ -67,13 +68,13 @@ def different_bins(fake: Tensor, real: Tensor) -> float:
 
 
 def kmeans(x: Tensor, k: int, seed: int) -> Tensor:
-    """Centres (k, D) of Lloyd's algorithm on (N, D) from a k-means++ start; no cell is empty."""
+    """Return the k centres (k, D) of Lloyd's algorithm on x (N, D), from a k-means++ start."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(x), (1,), generator=generator)
     centres = x[first]
     far = (x - centres).square().sum(1)
     for _ in range(k - 1):
-        # All that is left may lie on a centre: then any image will do.
+        # If all the others lie on a centre, any of them will do.
         weights = far if far.sum() > 0 else torch.ones_like(far)
         chosen = torch.multinomial(weights, 1, generator=generator)
         centres = torch.cat([centres, x[chosen]])
@@ -82,8 +83,8 @@ def kmeans(x: Tensor, k: int, seed: int) -> Tensor:
     for _ in range(ROUNDS):
         counts = torch.bincount(cells, minlength=k)
         sums = torch.zeros_like(centres).index_add_(0, cells, x)
-        held = counts > 0
-        centres[held] = sums[held] / counts[held, None]
+        filled = counts > 0
+        centres[filled] = sums[filled] / counts[filled, None]
         moved = nearest_centre(x, centres)
         if torch.equal(moved, cells):
             break
@@ -92,11 +93,11 @@ def kmeans(x: Tensor, k: int, seed: int) -> Tensor:
 
 
 def nearest_centre(x: Tensor, centres: Tensor) -> Tensor:
-    """For each row of (N, D) the nearest of the centres (K, D)."""
+    """Return for each row of x (N, D) the index (N,) of the nearest of the centres (K, D)."""
     return torch.cat([torch.cdist(rows, centres).argmin(1) for rows in x.split(CHUNK)])
 
 
-# --- memorised or not -----------------------------------------------------------------------------
+# --- copies of training images --------------------------------------------------------------------
 
 
 class Nearest(NamedTuple):
@@ -107,9 +108,9 @@ class Nearest(NamedTuple):
 
 
 def nearest(images: Tensor, data: Tensor, k: int, apart: Tensor | None = None) -> Nearest:
-    """The k images of `data` (M, C, H, W) nearest in pixels to each of (N, C, H, W), both uint8.
+    """Return the k images of `data` (M, C, H, W) nearest in pixels to each image (N, C, H, W).
 
-    `apart` (N,) names for each image a row of the data that is no neighbour: the image itself.
+    Both are uint8. `apart` (N,): for each image a row of `data` to pass over, the image itself.
     """
     queries = images.flatten(1).float()
     best = torch.full((len(images), k), math.inf)

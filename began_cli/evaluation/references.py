@@ -1,4 +1,4 @@
-"""Features of the real images: which images, and the cache that spares extracting them again."""
+"""Features of the real images: which images to use, and a cache of their features."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,71 +7,68 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from began_cli.evaluation.features import Extractor, Features
 from began_cli.files import replacing
 
-VERSION = 1  # of the files' content; another one is another file
+VERSION = 1  # of the files' content; part of their names
 
 
 @dataclass(slots=True)
 class Plan:
-    """Which real images fakes are compared with, and which two disjoint sets make the floor.
+    """Which real images to compare fakes with, and which two disjoint sets give the floor.
 
-    With 2n images or more these are n, and n against n others; with fewer, as many as there are,
-    and half against half.
+    Of 2n images or more: n of them, and n against n others. Of fewer: up to n of them, and one half
+    against the other.
     """
 
-    rows: Tensor  # of the data, shuffled, the same ones every time
-    reference: slice  # of `rows`
-    floor: tuple[slice, slice]
+    rows: Tensor  # indices into the data set, shuffled with a fixed seed
+    reference: slice  # into `rows`
+    floor: tuple[slice, slice]  # into `rows`
 
     @property
     def floor_n(self) -> int:
-        """Images in each set of the floor."""
+        """Number of images in each set of the floor."""
         return self.floor[0].stop
 
 
 def plan(count: int, n: int) -> Plan:
-    """The plan for n fakes and `count` real images."""
+    """Return the plan for n fakes and `count` real images."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     each = min(n, count // 2)
     rows = order[: min(2 * n, count)]
     return Plan(rows, slice(0, min(n, count)), (slice(0, each), slice(each, 2 * each)))
 
 
-def features_of(
-    extractor: Extractor, data_sha256: str, rows: int, cache: Path, make: Callable[[], Features]
+def load_or_extract(
+    extractor: Extractor, data_sha256: str, rows: int, cache: Path, extract: Callable[[], Features]
 ) -> tuple[Features, str | None]:
-    """The features of so many of the data's rows: from the cache, else made and put there.
+    """Return the features of the first `rows` rows of a plan for this data set.
 
-    A damaged file is made anew. Also a line to tell if the cache cannot be written to.
+    They are read from `cache`; if they are not there or damaged, they are extracted and written to
+    it. The second value is a warning if that failed.
     """
-    what = f"{VERSION} {extractor.name} {extractor.sha256} {data_sha256} {rows}"
-    key = hashlib.sha256(what.encode()).hexdigest()[:24]
+    identity = f"{VERSION} {extractor.name} {extractor.sha256} {data_sha256} {rows}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:24]
     path = cache / f"{extractor.name}-{key}.safetensors"
     try:
-        kept = load_file(path)
-        return Features(kept["features"], kept.get("logits")), None
+        tensors = load_file(path)
+        return Features(tensors["features"], tensors.get("logits")), None
     except (OSError, SafetensorError, KeyError):
-        made = make()
+        features = extract()
     try:
-        _write(path, made)
+        _write(path, features)
     except OSError as error:
-        return made, f"cache={cache}: cannot be written to ({error.strerror}); kept nothing"
-    return made, None
+        return features, f"cache={cache}: cannot be written to ({error.strerror}); kept nothing"
+    return features, None
 
 
-def _write(path: Path, made: Features) -> None:
-    """Whoever reads `path` finds a whole file or none."""
+def _write(path: Path, features: Features) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"features": made.features.contiguous()}
-    if made.logits is not None:
-        tensors["logits"] = made.logits.contiguous()
-    try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary)
-    except SafetensorError as error:  # its word for a full disk
-        raise OSError(None, str(error)) from None
+    tensors = {"features": features.features.contiguous()}
+    if features.logits is not None:
+        tensors["logits"] = features.logits.contiguous()
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors))

@@ -1,8 +1,8 @@
-"""How an evaluation is told: a table, evaluation.json, and TensorBoard."""
+"""Reports of an evaluation: a table on the terminal, evaluation.json, and TensorBoard."""
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,69 +10,88 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from began_cli import __version__
 from began_cli.errors import UserError
-from began_cli.evaluation import scores
+from began_cli.evaluation.features import Extractor
+from began_cli.evaluation.scores import BETTER, Options, Score
 from began_cli.files import replacing
 
 FORMAT = 1
-WIDTH = 110  # of the table where there is no terminal to say
+WIDTH = 110  # of the table if stdout is no terminal
 IDENTITY = ("checkpoint", "extractor", "n", "seed", "k", "kid_subset", "bins", "data")
 
 
-@dataclass(slots=True)
-class Score:
-    """A score and what real images score against real ones."""
-
-    extractor: str  # `name@hash`: scores of two extractors are not to be compared
-    value: float
-    floor: float
-    floor_n: int  # images in each of the floor's two sets
-    std: float | None = None
+# --- the terminal ---------------------------------------------------------------------------------
 
 
-def console() -> Console:
-    """The terminal; where there is none, wide enough for whole rows of the table."""
-    there = Console(highlight=False)
-    return there if there.is_terminal else Console(highlight=False, width=max(there.width, WIDTH))
+def open_console() -> Console:
+    """Return a console on stdout. If that is no terminal, it is wide enough for the table."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, width=max(console.width, WIDTH))
 
 
-def table(on: Console, made: dict[str, Score], n: int, seed: int) -> None:
-    """Every score with its extractor, floor (real against real), N and seed, a row each."""
-    sheet = Table(box=None, pad_edge=False, header_style="bold")
-    sheet.add_column("score", overflow="fold")
+def print_table(console: Console, made: dict[str, Score], n: int, seed: int) -> None:
+    """Print a row for each score, with its extractor, floor, N and seed."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("score", overflow="fold")
     for heading in ("value", "floor", "N", "seed", "better"):
-        sheet.add_column(heading, justify="right", overflow="fold")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, score in made.items():
+        label = f"{name}\\[{score.extractor}]"  # the backslash keeps Rich from reading a style
         value = f"{score.value:.4g}" + (f" ± {score.std:.1g}" if score.std is not None else "")
         floor = f"{score.floor:.4g}" + (f" (N {score.floor_n:,})" if score.floor_n != n else "")
-        # Rich would read the brackets as a style.
-        row = (
-            f"{name}\\[{score.extractor}]",
-            value,
-            floor,
-            f"{n:,}",
-            str(seed),
-            scores.BETTER[name],
-        )
-        sheet.add_row(*row)
-    on.print(sheet)
+        table.add_row(label, value, floor, f"{n:,}", str(seed), BETTER[name])
+    console.print(table)
 
 
-def histogram(on: Console, made: list[int], real: list[int]) -> None:
-    """The share of each class among the generator's images and among real ones, in per cent."""
-    sheet = Table(box=None, pad_edge=False, header_style="bold")
-    sheet.add_column("class")
-    for label in range(len(made)):
-        sheet.add_column(str(label), justify="right")
-    for name, counts in (("generated, %", made), ("real, %", real)):
-        sheet.add_row(name, *(f"{100 * count / sum(counts):.1f}" for count in counts))
-    on.print(sheet)
+def print_classes(console: Console, fake: list[int], real: list[int]) -> None:
+    """Print the share of each class among generated and real images, in per cent."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for label in range(len(fake)):
+        table.add_column(str(label), justify="right")
+    for name, counts in (("generated, %", fake), ("real, %", real)):
+        table.add_row(name, *(f"{100 * count / sum(counts):.1f}" for count in counts))
+    console.print(table)
+
+
+# --- evaluation.json ------------------------------------------------------------------------------
+
+
+def make_record(
+    checkpoint: str,
+    step: int,
+    extractor: Extractor,
+    n: int,
+    options: Options,
+    data: dict[str, Any],
+    made: dict[str, Score],
+    notes: list[str],
+) -> dict[str, Any]:
+    """Return an entry of evaluation.json: the scores, and everything that they depend on."""
+    return {
+        "checkpoint": checkpoint,
+        "step": step,
+        "extractor": extractor.label,
+        "extractor_sha256": extractor.sha256,
+        "n": n,
+        "seed": options.seed,
+        "k": options.k,
+        "kid_subset": options.kid_subset,
+        "bins": options.bins,
+        "data": data,
+        "scores": {name: asdict(score) for name, score in made.items()},
+        "notes": notes,
+        "began": __version__,
+    }
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The evaluations in an evaluation.json, none if there is no file.
+    """Return the entries of an evaluation.json; none if there is no file.
 
-    Raises UserError if it is something else: it would be lost.
+    Raise UserError if the file is something else: adding to it would lose it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -86,8 +105,8 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"out: {path} is not a whole evaluation.json; move it away") from None
 
 
-def scores_at(path: Path, step: int) -> dict[str, dict[str, Any]]:
-    """The scores of a step in an evaluation.json, each with its extractor, N and floor."""
+def find_scores(path: Path, step: int) -> dict[str, dict[str, Any]]:
+    """Return the scores of a step in an evaluation.json, by name, extractor, N and seed."""
     return {
         f"{name}[{score['extractor']}] N={record['n']} seed={record['seed']}": score
         for record in read(path)
@@ -97,37 +116,44 @@ def scores_at(path: Path, step: int) -> dict[str, dict[str, Any]]:
 
 
 def add(path: Path, record: dict[str, Any]) -> None:
-    """Puts an evaluation into an evaluation.json, which a reader finds whole at any time.
+    """Add an entry to an evaluation.json, replaced atomically.
 
-    One of the same checkpoint, extractor, N, seed, data and options is brought up to date: scores
-    that were not asked for this time stay. All others stay as they are.
+    An entry with the same IDENTITY is updated: its scores that the new one doesn't have stay.
     """
     evaluations = read(path)
     same = [old for old in evaluations if all(old.get(k) == record[k] for k in IDENTITY)]
     for old in same:
         record = {**record, "scores": old["scores"] | record["scores"]}
-    kept = [old for old in evaluations if old not in same]
-    content = {"format": FORMAT, "evaluations": [*kept, record]}
+    others = [old for old in evaluations if old not in same]
+    content = {"format": FORMAT, "evaluations": [*others, record]}
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(finite(content), indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(_replace_nan(content), indent=1), encoding="utf-8")
 
 
-def finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have."""
+def _replace_nan(value: Any) -> Any:
+    """Return the value with None for numbers that JSON does not have, NaN and infinity."""
     if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
+        return {key: _replace_nan(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [finite(each) for each in value]
+        return [_replace_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def board(folder: Path, made: dict[str, Score], step: int) -> None:
-    """Scalars `evaluation/NAME/EXTRACTOR-HASH` at the checkpoint's step.
+# --- TensorBoard ----------------------------------------------------------------------------------
+
+
+def score_scalars(name: str, score: Score) -> dict[str, float]:
+    """Return the TensorBoard tags of a score and of its floor, with their values.
 
     The extractor is in the tag, so that no curve mixes the scores of two.
     """
+    tag = f"evaluation/{name}/{score.extractor.replace('@', '-')}"
+    return {tag: score.value, f"{tag}/floor": score.floor}
+
+
+def write_scalars(folder: Path, made: dict[str, Score], step: int) -> None:
+    """Write the scores of a checkpoint to TensorBoard's files in `folder`."""
     with SummaryWriter(str(folder), filename_suffix=".evaluation") as writer:
         for name, score in made.items():
-            tag = f"evaluation/{name}/{score.extractor.replace('@', '-')}"
-            writer.add_scalar(tag, score.value, step)
-            writer.add_scalar(f"{tag}/floor", score.floor, step)
+            for tag, value in score_scalars(name, score).items():
+                writer.add_scalar(tag, value, step)

@@ -1,8 +1,8 @@
 """Scores of a generator from the features of its images and of real ones.
 
 FID, KID, Inception score, precision and recall are torch-fidelity's; density and coverage, which it
-does not have, are written here. Pure functions: the same features and seed give the same numbers,
-and no global random state is read or moved, so that training may call them between two steps.
+does not have, are here. Pure functions: the same features and seed give the same numbers, and the
+global random states are neither read nor changed, so that training may call them between two steps.
 """
 
 from collections.abc import Collection
@@ -13,36 +13,51 @@ from torch import Tensor
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from began_cli.errors import UserError
+from began_cli.evaluation.coverage import ndb
 from began_cli.evaluation.features import Features
 from began_cli.settings.commands import FEATURE_SCORES, NEIGHBOURLY
 
 NAMES = FEATURE_SCORES
-BETTER = {  # which way is good
+BETTER = {  # which values are good
     **dict.fromkeys(("fid", "kid", "modes_kl", "ndb"), "lower"),
     **dict.fromkeys(("is", "precision", "recall", "density", "coverage", "modes"), "higher"),
-    "nearest": "as the floor",  # far below it: training images, memorised
+    "nearest": "as the floor",  # far below it: memorised training images
 }
 IS_SPLITS = 10
-CHUNK = 1000  # rows of a distance matrix held at a time
+PER_BIN = 5  # least number of images a bin for the test of NDB to hold
+CHUNK = 1000  # rows of a distance matrix in memory at a time
+
+
+@dataclass(slots=True)
+class Score:
+    """A score, and that of real images against real ones."""
+
+    extractor: str  # `name@hash`: scores of two extractors do not compare
+    value: float
+    floor: float
+    floor_n: int  # images in each of the two sets of the floor
+    std: float | None = None
 
 
 @dataclass(slots=True)
 class Options:
-    """What the scores leave open."""
+    """The free parameters of the scores."""
 
-    k: int = 5  # neighbours that make the radius of a manifold
+    k: int = 5  # the radius around an image reaches to its k-th nearest neighbour
     kid_subset: int = 1000  # images in one of KID's subsets
     kid_subsets: int = 100
-    seed: int = 0  # of KID's subsets and of the order that the Inception score is split in
+    bins: int = 100  # of NDB
+    seed: int = 0  # of KID's subsets, the order that the Inception score splits, and NDB's bins
 
 
 def evaluate(
     fake: Features, real: Features, options: Options, names: Collection[str] = NAMES
 ) -> dict[str, float]:
-    """The named scores of fake images against real ones; `kid_std` and `is_std` beside their own.
+    """Return the named scores of fake images against real ones, with `kid_std` and `is_std`.
 
-    The Inception score is left out where an extractor gives no classes. Raises UserError if there
-    are too few images for a score.
+    Names of other scores than those on features and `ndb` are ignored, and so is the Inception
+    score if the extractor gives no classes. Raise UserError if there are too few images for a
+    score.
     """
     n = min(len(fake), len(real))
     check_enough(f"{n} images", n, options, names)
@@ -52,53 +67,59 @@ def evaluate(
     if "kid" in names:
         result |= kid(fake.features, real.features, options)
     if "is" in names and fake.logits is not None and fake.logits.dim() == 2:
-        made = metric_isc.isc_features_to_metric(
+        metrics = metric_isc.isc_features_to_metric(
             fake.logits, splits=IS_SPLITS, rng_seed=options.seed
         )
-        result["is"] = made[metric_isc.KEY_METRIC_ISC_MEAN]
-        result["is_std"] = made[metric_isc.KEY_METRIC_ISC_STD]
+        result["is"] = metrics[metric_isc.KEY_METRIC_ISC_MEAN]
+        result["is_std"] = metrics[metric_isc.KEY_METRIC_ISC_STD]
     if "precision" in names or "recall" in names:
-        made = metric_prc.prc_features_to_metric(
+        metrics = metric_prc.prc_features_to_metric(
             fake.features,
             real.features,
             prc_neighborhood=options.k,
             prc_batch_size=CHUNK,
-            save_cpu_ram=True,  # else three whole matrices of distances
+            save_cpu_ram=True,  # without it, three whole distance matrices are in memory
             verbose=False,
         )
-        result["precision"] = made[metric_prc.KEY_METRIC_PRECISION]
-        result["recall"] = made[metric_prc.KEY_METRIC_RECALL]
+        result["precision"] = metrics[metric_prc.KEY_METRIC_PRECISION]
+        result["recall"] = metrics[metric_prc.KEY_METRIC_RECALL]
     if "density" in names or "coverage" in names:
         result |= density_and_coverage(fake.features, real.features, options.k)
-    wanted = {*names, "kid_std", "is_std"}
-    return {name: value for name, value in result.items() if name in wanted}
+    if "ndb" in names:
+        result["ndb"] = ndb(fake.features, real.features, options.bins, options.seed)
+    kept = {*names, "kid_std", "is_std"}
+    return {name: value for name, value in result.items() if name in kept}
 
 
-def check_enough(said: str, n: int, options: Options, names: Collection[str]) -> None:
-    """Raises UserError, which begins with `said`, if n images are too few for a named score."""
+def check_enough(what: str, n: int, options: Options, names: Collection[str]) -> None:
+    """Raise UserError, which begins with `what`, if n images are too few for a named score."""
     least: dict[str, tuple[int, str]] = {
         "fid": (2, "for a covariance"),
         "kid": (options.kid_subset, "as kid_subset says"),
         "is": (IS_SPLITS, f"as it is a mean over {IS_SPLITS} parts"),
+        "ndb": (PER_BIN * options.bins, f"{PER_BIN} for each of bins={options.bins}"),
     }
     for name in NEIGHBOURLY:
         least[name] = (options.k + 1, f"as each image has k={options.k} neighbours")
     for name in names:
         needed, why = least.get(name, (1, ""))
         if n < needed:
-            raise UserError(f"{said}: {name} wants {needed} or more, {why}; or leave out {name}")
+            raise UserError(f"{what}: {name} wants {needed} or more, {why}; or leave out {name}")
 
 
 def fid(fake: Tensor, real: Tensor) -> float:
-    """The Frechet distance of the Gaussians that fit two sets of features (N, D), in float64."""
+    """Return the Fréchet distance, in float64, of Gaussians fitted to features (N, D)."""
     statistics = [metric_fid.fid_features_to_statistics(x.double()) for x in (fake, real)]
-    made = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
-    return made[metric_fid.KEY_METRIC_FID]
+    metrics = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
+    return metrics[metric_fid.KEY_METRIC_FID]
 
 
 def kid(fake: Tensor, real: Tensor, options: Options) -> dict[str, float]:
-    """The squared MMD of features (N, D) under (x y / D + 1)^3: mean and deviation over subsets."""
-    made = metric_kid.kid_features_to_metric(
+    """Return the squared MMD of features (N, D) with the kernel (x y / D + 1)^3.
+
+    `kid` is the mean over random subsets, `kid_std` the standard deviation.
+    """
+    metrics = metric_kid.kid_features_to_metric(
         fake.double(),
         real.double(),
         kid_subsets=options.kid_subsets,
@@ -107,17 +128,17 @@ def kid(fake: Tensor, real: Tensor, options: Options) -> dict[str, float]:
         verbose=False,
     )
     return {
-        "kid": made[metric_kid.KEY_METRIC_KID_MEAN],
-        "kid_std": made[metric_kid.KEY_METRIC_KID_STD],
+        "kid": metrics[metric_kid.KEY_METRIC_KID_MEAN],
+        "kid_std": metrics[metric_kid.KEY_METRIC_KID_STD],
     }
 
 
 def density_and_coverage(fake: Tensor, real: Tensor, k: int) -> dict[str, float]:
-    """Density and coverage of features (N, D) and (M, D) (2002.09797, equations 4 and 6).
+    """Return density and coverage of features (N, D) and (M, D) (2002.09797, equations 4 and 6).
 
-    A ball about each real image reaches to its k-th nearest other. Density is how many balls a fake
-    lies in, over k; coverage the share of balls with a fake in them. Memory is CHUNK rows of
-    distances.
+    A ball around each real image reaches to its k-th nearest neighbour among the real ones. Density
+    is the mean number of balls that a fake lies in, divided by k; coverage is the share of balls
+    with a fake in them. Memory: CHUNK rows of distances.
     """
     within, covered = 0, 0
     for start in range(0, len(real), CHUNK):

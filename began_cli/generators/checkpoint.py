@@ -1,9 +1,7 @@
-"""Checkpoints: one file, a dict of tensors and plain values, written whole or not at all."""
+"""Checkpoints: one file each, a dict of tensors and plain values, replaced atomically."""
 
-import os
 import pickle
 import re
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -12,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from began_cli.errors import UserError
-from began_cli.gan import losses, networks
-from began_cli.settings.parse import parse
-from began_cli.settings.train import TrainConfig
+from began_cli.errors import UserError, reason
+from began_cli.files import replacing
 
 FORMAT = 2
-SCORED = ("gan", "bgan", "wgan", "wgan_gp")
-TABLES = {"config", "data", "monitor"}  # looked into before anything else is put to use
+TABLES = {"config", "data", "monitor"}  # must be dicts: they are read before the rest is used
 WHOLE = TABLES | {
     *("format", "began", "step", "generator", "ema", "discriminator", "loss", "optimizer_g"),
     *("optimizer_d", "schedule", "batches", "latents", "rollbacks", "rng"),
@@ -29,106 +23,55 @@ WHOLE = TABLES | {
 }
 NAME = re.compile(r"step-(\d{8,})\.pt")
 
+# --- the files of a run ---------------------------------------------------------------------------
+
 
 def path_for(run: Path, step: int) -> Path:
-    """Where the checkpoint of `step` stands in a run folder."""
+    """Return the path of the checkpoint of `step` in a run folder."""
     return run / "checkpoints" / f"step-{step:08d}.pt"
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` to `path`: a sibling file, flushed to the disk, then renamed over it.
-
-    Whoever reads `path` finds the old file or the new, never a part of one. Raises OSError.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except RuntimeError as error:  # torch's own, raised while the system's error was on its way
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def keep_newest(run: Path, n: int) -> None:
-    """Deletes all but the n newest checkpoints of a run folder."""
-    for path in all_of(run)[:-n]:
-        path.unlink()
-
-
-def all_of(run: Path) -> list[Path]:
-    """The checkpoints of a run folder, oldest first."""
-    found = [path for path in (run / "checkpoints").glob("step-*.pt") if NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
 def best_path(run: Path, step: int) -> Path:
-    """Where the checkpoint with the best score stands in a run folder, being of `step`."""
+    """Return the path of the checkpoint with the best score, if that is the one of `step`."""
     return run / "checkpoints" / f"best-step-{step:08d}.pt"
 
 
-def best_of(run: Path) -> list[Path]:
-    """The checkpoint with the best score of a run folder, if it has one."""
-    found = (run / "checkpoints").glob("best-step-*.pt")
-    return sorted(found, key=step_of, reverse=True)
-
-
-def save_best(run: Path, step: int, state: dict[str, Any]) -> None:
-    """Writes the best checkpoint; the one before it is deleted after that."""
-    save(best_path(run, step), state)
-    for path in best_of(run):
-        if path != best_path(run, step):
-            path.unlink()
-
-
-def runs(root: Path) -> list[Path]:
-    """The run folders below `root` that hold a checkpoint, the newest first."""
-    found = [path for path in root.rglob("step-*.pt") if NAME.fullmatch(path.name)]
-    found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-    return list(dict.fromkeys(path.parent.parent for path in found))
-
-
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name."""
+    """Return the step in a checkpoint's name."""
     return int(path.stem.rpartition("step-")[2])
 
 
-def sweep(run: Path) -> None:
-    """Removes what a process that died while writing has left; the caller holds the run's lock."""
-    for path in (*run.glob("checkpoints/.*.tmp"), *run.glob("samples/.*.tmp")):
-        path.unlink(missing_ok=True)
+def run_of(path: Path) -> Path:
+    """Return the run folder of a checkpoint; of a file outside any run, the file's own folder."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def set_aside(run: Path, after: int) -> list[str]:
-    """Renames the checkpoints of later steps than `after`, so that none is taken for the newest.
+def all_of(run: Path) -> list[Path]:
+    """Return the checkpoints of a run folder, oldest first."""
+    paths = [path for path in (run / "checkpoints").glob("step-*.pt") if NAME.fullmatch(path.name)]
+    return sorted(paths, key=step_of)
 
-    Returns a line for each; the caller holds the run's lock.
+
+def best_of(run: Path) -> list[Path]:
+    """Return the checkpoint with the best score of a run folder, if it has one.
+
+    A process killed while replacing it leaves two; the newest comes first.
     """
-    later = [path for path in [*all_of(run), *best_of(run)] if step_of(path) > after]
-    for path in later:
-        path.rename(path.with_suffix(".superseded"))
-    return [f"{path} is of a later step, and set aside as .superseded" for path in later]
+    return sorted((run / "checkpoints").glob("best-step-*.pt"), key=step_of, reverse=True)
+
+
+def runs(root: Path) -> list[Path]:
+    """Return the run folders below `root` that hold a checkpoint, newest first."""
+    paths = [path for path in root.rglob("step-*.pt") if NAME.fullmatch(path.name)]
+    paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    return list(dict.fromkeys(run_of(path) for path in paths))
 
 
 def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
-    """The files that `ckpt` may mean, likeliest first: itself, or those of a run folder, newest
-    first; RUN/best is the one with the best score.
+    """Return the checkpoints that `ckpt` may stand for, in the order to try them.
 
-    None means the newest run under outputs/. Raises UserError if there is none.
+    A file stands for itself; a run folder for its checkpoints, newest first; RUN/best for the one
+    with the best score; None for the newest run under outputs/. Raise UserError if there is none.
     """
     if ckpt is None:
         newest = runs(Path("outputs"))
@@ -154,31 +97,81 @@ def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
     return all_of(run)[::-1]
 
 
-def read(ckpt: str | None, setting: str = "ckpt") -> tuple[Path, dict[str, Any], list[str]]:
-    """The best checkpoint that `ckpt` means, what it holds, and a line for each damaged one before.
+# --- writing --------------------------------------------------------------------------------------
 
-    Raises UserError if none can be read.
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` to `path` atomically, and flush it to the disk. Raise OSError if that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, durable=True) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:  # torch raises its own in place of the system's error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def save_best(run: Path, step: int, state: dict[str, Any]) -> None:
+    """Write the checkpoint with the best score, then delete the one before it."""
+    save(best_path(run, step), state)
+    for path in best_of(run):
+        if path != best_path(run, step):
+            path.unlink()
+
+
+def keep_newest(run: Path, n: int) -> None:
+    """Delete all but the n newest checkpoints of a run folder."""
+    for path in all_of(run)[:-n]:
+        path.unlink()
+
+
+def sweep(run: Path) -> None:
+    """Remove temporary files of a process killed while writing. The caller holds the run's lock."""
+    for path in (*run.glob("checkpoints/.*.tmp"), *run.glob("samples/.*.tmp")):
+        path.unlink(missing_ok=True)
+
+
+def set_aside(run: Path, after: int) -> list[str]:
+    """Rename the checkpoints of later steps than `after`, so that none is taken for the newest.
+
+    Return a message for each. The caller holds the run's lock.
     """
-    complaints: list[str] = []
+    later = [path for path in [*all_of(run), *best_of(run)] if step_of(path) > after]
+    for path in later:
+        path.rename(path.with_suffix(".superseded"))
+    return [f"{path} is of a later step, and set aside as .superseded" for path in later]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read(ckpt: str | None, setting: str = "ckpt") -> tuple[Path, dict[str, Any], list[str]]:
+    """Load the first whole checkpoint that `ckpt` may stand for (see `candidates`).
+
+    Return its path, its contents, and a message for each damaged one that was skipped. `setting`
+    is the name of the setting in messages. Raise UserError if none can be read.
+    """
+    skipped: list[str] = []
     paths = candidates(ckpt, setting)
     for path in paths:
         try:
-            return path, load(path, setting), complaints
+            return path, load(path, setting), skipped
         except UserError as error:
             if len(paths) == 1:
                 raise
-            complaints.append(f"{error}; using the one before")
-    raise UserError(f"{setting}={ckpt}: none of its checkpoints can be read; {complaints[0]}")
+            skipped.append(f"{error}; using the one before")
+    raise UserError(f"{setting}={ckpt}: none of its checkpoints can be read; {skipped[0]}")
 
 
 def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
-    """The dict that `save` wrote, on the CPU. Never runs code from the file.
+    """Return the dict that `save` wrote, on the CPU. No code in the file is run.
 
-    Raises UserError if it is not a checkpoint of ours, or not a whole one.
+    Raise UserError if the file is damaged, incomplete, or no checkpoint of began.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load itself checks no sums
+            damaged = archive.testzip()  # torch.load doesn't check the sums
         if damaged:
             raise UserError(f"{setting}={path}: the file is damaged (in {damaged})")
         with warnings.catch_warnings():
@@ -193,45 +186,15 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{setting}={path}: not a checkpoint of began")
     version = state["format"]
-    if not isinstance(version, int) or not 1 <= version <= FORMAT:
+    if not isinstance(version, int) or version != FORMAT:
         raise UserError(
-            f"{setting}={path}: format {version}, and this began reads formats 1 to {FORMAT}; "
+            f"{setting}={path}: format {version}, and this began reads format {FORMAT}; "
             "use the version of began that wrote it"
         )
-    if version < FORMAT:
-        state = upgrade(state)
     empty = {name for name in TABLES if not isinstance(state.get(name), dict)}
     if missing := sorted(WHOLE - state.keys() | empty):
         raise UserError(f"{setting}={path}: not a whole checkpoint: {', '.join(missing)} missing")
     return state
-
-
-def upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """What an older format holds, as FORMAT would hold it: settings that it did not know yet have
-    the values that it worked with."""
-    if isinstance(state.get("config"), dict):
-        state = state | {"config": upgrade_config(state["config"])}
-    return {"scaler": {}, "best": {}} | state | {"format": FORMAT}
-
-
-def upgrade_config(saved: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run of any earlier version, with those that it did not know yet."""
-    new = {"devices": 1, "accumulate": 1, "compile": "off", "dry_run": False, "evaluate_every": 0}
-    new["evaluation"] = {"n": 2000, "score": "fid", "extractor": "auto", "weights": None}
-    new |= saved
-    if isinstance(new.get("optimizer"), dict):
-        new["optimizer"] = {"eps": 1e-8} | new["optimizer"]
-    if isinstance(model := new.get("model"), dict):
-        new["model"] = {"output": "linear" if model.get("name") == "began" else "tanh"} | model
-    if isinstance(loss := new.get("loss"), dict) and loss.get("name") in SCORED:
-        new["loss"] = {"pack": 1} | loss
-    elif isinstance(loss, dict) and loss.get("name") == "ebgan_pt":
-        new["loss"] = {"pt_global": True} | loss
-    if isinstance(data := new.get("dataset"), dict) and data.get("name") != "ring":
-        new["dataset"] = {"flip": False} | data
-        if data.get("name") == "folder":
-            new["dataset"] = {"cache": None} | new["dataset"]
-    return new
 
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)
@@ -239,30 +202,10 @@ MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserEr
 
 @contextmanager
 def fits(path: Path, setting: str = "ckpt") -> Iterator[None]:
-    """Within its block what is in a checkpoint is put to use; what does not fit is a UserError."""
+    """Turn errors from using a checkpoint's contents, within the block, into a UserError."""
     try:
         yield
     except MISFITS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{setting}={path}: its contents do not fit together ({reason})") from None
-
-
-def critic_of(
-    state: dict[str, Any], device: torch.device
-) -> tuple[nn.Module, losses.Loss, TrainConfig]:
-    """The discriminator of a checkpoint, ready to look at images, its loss, and the settings."""
-    trained = parse("train", state["config"])
-    data = trained.dataset
-    loss = losses.build(trained.loss, (data.channels, data.image_size, data.image_size))
-    loss.load_state_dict(state["loss"])
-    critic = networks.build_discriminator(trained, device)
-    critic.load_state_dict(state["discriminator"])
-    return critic.eval().requires_grad_(False), loss.to(device), trained
-
-
-def generator_of(state: dict[str, Any], device: torch.device) -> tuple[nn.Module, TrainConfig]:
-    """The averaged generator of a checkpoint, ready to sample, and the settings of its training."""
-    trained = parse("train", state["config"])
-    generator = networks.build_generator(trained, device)
-    generator.load_state_dict(state["ema"])
-    return generator.eval().requires_grad_(False), trained
+        raise UserError(
+            f"{setting}={path}: its contents do not fit together ({reason(error)})"
+        ) from None

@@ -39,7 +39,7 @@ def choose_run(
             raise UserError(f"out={out}: holds a checkpoint already")
         cfg.out = out
         return cfg, saved, complaints
-    cfg.out = str(path.resolve().parent.parent)
+    cfg.out = str(checkpoint.run_of(path.resolve()))
     return cfg, saved, complaints
 
 
@@ -59,7 +59,7 @@ def same_run(cfg: TrainConfig) -> str | None:
     wanted = flatten(to_plain(cfg))
     for run in checkpoint.runs(Path("outputs")):
         try:
-            there = flatten(checkpoint.upgrade_config(read_yaml(run / "config.yaml")))
+            there = flatten(read_yaml(run / "config.yaml"))
         except (OSError, ValueError):
             continue
         # A margin that was to be found stands there as the number it became.

@@ -7,9 +7,11 @@ from conftest import TINY
 from PIL import Image
 
 from began_cli import images
-from began_cli.commands.sample import generate
 from began_cli.gan import latents
-from began_cli.generators import checkpoint
+from began_cli.generators.load import load
+from began_cli.generators.sampling import generate_all
+
+CPU = torch.device("cpu")
 
 
 def strip_image(path, column: int) -> np.ndarray:
@@ -25,16 +27,11 @@ def test_strips(began, tiny_run, tmp_path):
     assert names == {"lerp.png", "lerp-row-00.png", "lerp-row-01.png"}
     assert Image.open(tmp_path / "o" / "lerp.png").size == (3 * 18 + 2, 2 * 18 + 2)
 
-    generator, trained = checkpoint.generator_of(
-        checkpoint.read(str(tiny_run))[1], torch.device("cpu")
-    )
-    a, b = latents.from_seeds([4, 5], trained.model.latent_dim)
+    a, b = latents.from_seeds([4, 5], 8)
     middle = a + (b - a) / 2
     for column, z in enumerate((a, middle, b)):  # the ends, and the mean latent between
-        (expected,) = generate(generator, z[None])
-        assert (
-            strip_image(tmp_path / "o" / "lerp-row-00.png", column) == expected[0, 0].numpy()
-        ).all()
+        (expected,) = made(tiny_run, z[None])
+        assert (strip_image(tmp_path / "o" / "lerp-row-00.png", column) == expected).all()
 
 
 def test_animation_goes_to_and_fro(began, tiny_run, tmp_path):
@@ -83,10 +80,8 @@ def cell(path, left: int, row: int = 0) -> np.ndarray:
 
 
 def made(run, z) -> np.ndarray:
-    """Images (N, 16, 16) of latents by the run's generator."""
-    generator, _ = checkpoint.generator_of(checkpoint.read(str(run))[1], torch.device("cpu"))
-    chunks = list(generate(generator, torch.as_tensor(z)))
-    return torch.cat(chunks)[:, 0].numpy()
+    """Return the images (N, 16, 16) of latents by the run's generator."""
+    return generate_all(load(str(run), CPU).network, torch.as_tensor(z))[:, 0].numpy()
 
 
 def test_between_real_images(began, tiny_run, two):
@@ -113,7 +108,7 @@ def test_between_real_images(began, tiny_run, two):
     top = images.CAPTION
     assert pixels[top, 0].tolist() == pixels[top, 159].tolist() == list(images.REAL)
     assert pixels[top, 31].tolist() == [255, 255, 255]
-    # the error that was told is that of the strip's own images, but for rounding
+    # the printed error is that of the strip's own images, but for rounding
     for name, left, error in zip(two, (32, 112), kept["errors"].min(axis=0), strict=True):
         apart = np.abs(cell(sheet, left) / 127.5 - np.asarray(Image.open(name)) / 127.5).mean()
         assert apart == pytest.approx(error, abs=0.5 / 127.5)
@@ -203,7 +198,7 @@ def test_the_encoder_gives_the_first_start(began, digits, tmp_path, two):
     assert began("train", *line, "model.code_dim=8", f"hydra.run.dir={run}")[0] == 0
     search = ["search_lr=1e-9", "restarts=2", "search_steps=1", "start=encoder", "steps=2"]
     assert began("interpolate", f"ckpt={run}", "images=[a.png,b.png]", "out=o", *search)[0] == 0
-    critic, _, _ = checkpoint.critic_of(checkpoint.read(str(run))[1], torch.device("cpu"))
+    critic, _ = load(str(run), CPU).critic("start=encoder")
     reals = torch.stack([torch.from_numpy(np.array(Image.open(name)))[None] for name in two])
     code = critic(images.to_float(reals)).code.clamp(-1, 1)
     kept = np.load("o/lerp.npz")
@@ -217,8 +212,7 @@ def test_the_encoder_gives_the_first_start(began, digits, tmp_path, two):
 
 
 def made_floats(run, z) -> np.ndarray:
-    generator, _ = checkpoint.generator_of(checkpoint.read(str(run))[1], torch.device("cpu"))
-    return generator(z).numpy()
+    return load(str(run), CPU).network(z).numpy()
 
 
 BAD = {
@@ -244,10 +238,10 @@ def test_bad_input_is_one_line_and_writes_nothing(began, tiny_run, two, tmp_path
     np.savez(tmp_path / "other.npz", z=np.zeros((2, 8)))
     np.savez(tmp_path / "code.npz", latents=np.array([print], dtype=object))  # a pickle
     before = sorted(tmp_path.rglob("*"))
-    for line, said in BAD.items():
+    for line, message in BAD.items():
         code, _, err = began("interpolate", f"ckpt={tiny_run}", *line.split())
         assert (code, err.count("\n")) == (2, 1), err
-        assert said in err
+        assert message in err
     assert sorted(tmp_path.rglob("*")) == before
 
 

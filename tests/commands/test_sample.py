@@ -1,11 +1,17 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 
-from began_cli.commands.sample import generate
+from began_cli import images
+from began_cli.commands.sample import name_seeds
+from began_cli.evaluation.energies import wasserstein
 from began_cli.gan import latents
 from began_cli.generators import checkpoint
+from began_cli.generators.load import load
 
 
 def test_npz(began, tiny_run, tmp_path):
@@ -60,17 +66,6 @@ def test_a_checkpoint_is_enough(began, tiny_run, tmp_path):
     assert (tmp_path / "sampled-lone" / "seed-00000.png").exists()
 
 
-def test_samples_are_the_moving_averages(tiny_run):
-    state = checkpoint.read(str(tiny_run))[1]
-    generator, trained = checkpoint.generator_of(state, torch.device("cpu"))
-    weights = generator.state_dict()
-    assert all(torch.equal(weights[key], value) for key, value in state["ema"].items())
-    assert not all(torch.equal(weights[key], value) for key, value in state["generator"].items())
-    z = latents.from_seeds([0], trained.model.latent_dim)
-    (image,) = generate(generator, z)
-    assert image.dtype == torch.uint8
-
-
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not a checkpoint"])
 def test_files_that_are_no_checkpoints(began, tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
@@ -85,3 +80,72 @@ def test_unwritable_out(began, tiny_run, tmp_path):
     code, _, err = began("sample", f"ckpt={tiny_run}", "out=file/deep")
     assert code == 2
     assert "out=" in err
+
+
+def test_names_of_seeds():
+    assert name_seeds([7]) == "seed-7"
+    assert name_seeds([3, 4, 5]) == "seeds-3-5"
+    assert name_seeds([69, 0, 33]) == "seeds-69-0-33"
+    assert name_seeds(range(0, 100, 2)).startswith("50-seeds-")
+    assert name_seeds(range(0, 100, 2)) != name_seeds(range(1, 101, 2))
+
+
+# --- mode=reconstruct -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def autoencoder_run(began, digits, tmp_path):
+    run = tmp_path / "ae"
+    line = ["loss=began", "model=began", "steps=2", f"dataset.root={digits}", *TINY]
+    assert began("train", *line, f"hydra.run.dir={run}")[0] == 0
+    return run
+
+
+def test_energies_pictures_and_distance(began, autoencoder_run, tmp_path):
+    (tmp_path / "reals").mkdir()
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (5, 16, 16), np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "reals" / f"{i}.png")
+    line = [f"ckpt={autoencoder_run}", "mode=reconstruct", "images=reals", "n=70", "out=o"]
+    code, out, err = began("sample", *line)
+    assert code == 0, err
+    table = json.loads((tmp_path / "o" / "energies.json").read_text())
+
+    trained = load(str(autoencoder_run), torch.device("cpu"))
+    critic, _ = trained.critic("mode=reconstruct")
+    x = torch.from_numpy(pixels)[:, None] / 127.5 - 1
+    made = critic(x).images
+    by_hand = (x - made).abs().mean((1, 2, 3))  # BEGAN's L(v)
+    assert list(table["real"]) == [f"{i}.png" for i in range(5)]
+    assert list(table["real"].values()) == pytest.approx(by_hand.tolist(), rel=1e-4)
+    g = trained.network(latents.from_seeds(range(70), 8))
+    fake = (g - critic(g).images).abs().mean((1, 2, 3))
+    assert list(table["generated"].values()) == pytest.approx(fake.tolist(), rel=1e-4)
+    assert table["wasserstein"] == pytest.approx(wasserstein(by_hand, fake), rel=1e-3)
+    assert f"2.png: energy {by_hand[2]:.4g}" in out
+
+    sheet = np.asarray(Image.open(tmp_path / "o" / "reconstructions.png"))[:, :, 0]
+    for i in range(5):  # three pairs a row
+        top, left = 2 + 18 * (i // 3), 2 + 36 * (i % 3)
+        assert (sheet[top : top + 16, left : left + 16] == pixels[i]).all()
+        beside = sheet[top : top + 16, left + 18 : left + 34]
+        assert (beside == images.to_uint8(made)[i, 0].numpy()).all()
+    drawn = np.asarray(Image.open(tmp_path / "o" / "losses.png").convert("RGB")).astype(int)
+    orange, blue = drawn[..., 0] - drawn[..., 2] > 80, drawn[..., 2] - drawn[..., 0] > 60
+    assert min(orange.sum(), blue.sum()) > 200  # both histograms are there
+
+
+def test_a_score_critic_is_refused(began, tiny_run, tmp_path):
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save("a.png")
+    code, _, err = began("sample", f"ckpt={tiny_run}", "mode=reconstruct", "images=a.png")
+    assert code == 2
+    assert "the critic of loss=bgan gives scores, not reconstructions" in err
+    assert not list(tiny_run.glob("reconstructed*"))
+
+
+def test_an_exported_generator_has_no_critic(began, autoencoder_run):
+    assert began("export", f"ckpt={autoencoder_run}", "out=g.safetensors")[0] == 0
+    code, _, err = began("sample", "ckpt=g.safetensors", "mode=reconstruct", "images=a.png")
+    assert code == 2
+    assert "holds the generator alone" in err

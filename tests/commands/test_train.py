@@ -314,25 +314,3 @@ def test_scores_that_cannot_be_had_are_told_before_anything_is_written(
     assert (code, err.count("\n")) == (2, 1)
     assert words in err
     assert not (tmp_path / "r").exists()
-
-
-def test_a_checkpoint_of_format_1_is_read(began, tiny_run):
-    """Settings that it did not know yet have the values that it worked with."""
-    path = checkpoint.all_of(tiny_run)[-1]
-    new = checkpoint.load(path)
-    old = {key: value for key, value in new.items() if key not in ("scaler", "best")}
-    old["config"] = json.loads(json.dumps(new["config"]))
-    for name in ("accumulate", "compile", "dry_run", "evaluate_every", "evaluation"):
-        del old["config"][name]
-    for owner, name in (
-        ("optimizer", "eps"),
-        ("model", "output"),
-        ("loss", "pack"),
-        ("dataset", "flip"),
-    ):
-        del old["config"][owner][name]
-    torch.save({**old, "format": 1}, path)
-    assert checkpoint.load(path)["config"] == new["config"]
-    code, _, err = began("train", f"resume={tiny_run}", "steps=5")
-    assert code == 0, err
-    assert began("sample", f"ckpt={tiny_run}", "n=1")[0] == 0

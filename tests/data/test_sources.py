@@ -8,6 +8,7 @@ from PIL import Image
 
 from began_cli.data import sources
 from began_cli.errors import UserError
+from began_cli.settings.fields import GROUPS
 
 
 def load(*overrides: str) -> sources.Source:
@@ -213,3 +214,21 @@ def test_order_of_files_is_stable(tmp_path):
     images = folder(tmp_path, "dataset.channels=1").images
     assert images[:, 0, 0, 0].tolist() == [50, 100, 150]
     assert images.dtype == torch.uint8
+
+
+def test_the_judges_of_the_data_sets():
+    classifiers = {
+        name: sources.judge(name).classifier
+        for name in GROUPS["dataset"]
+        if sources.judge(name).classifier
+    }
+    assert classifiers == {
+        "mnist": "mnist-cnn",
+        "fashion_mnist": "fashion-cnn",
+        "stacked_mnist": "mnist-cnn",
+    }
+    assert [name for name in GROUPS["dataset"] if sources.judge(name).per_channel] == [
+        "stacked_mnist"
+    ]
+    assert sources.judge("stacked_mnist").samples == 26_000  # as in PacGAN's table
+    assert sources.judge("cifar10").samples == 10_000

@@ -47,8 +47,8 @@ def test_features_are_kept(tmp_path):
     for logits in (True, False):
         make = Counted(logits)
         line = (extractor(name=f"logits-{logits}"), "data", 5, tmp_path / "new" / "cache", make)
-        first, complaint = references.features_of(*line)
-        again, _ = references.features_of(*line)
+        first, complaint = references.load_or_extract(*line)
+        again, _ = references.load_or_extract(*line)
         assert make.times == 1
         assert complaint is None
         assert torch.equal(first.features, again.features)
@@ -68,19 +68,19 @@ def test_another_network_data_or_number_is_another_file(tmp_path):
         (extractor(), "data", 4),
         (extractor(name="other"), "data", 5),
     ):
-        references.features_of(*line, tmp_path, make)
+        references.load_or_extract(*line, tmp_path, make)
     assert make.times == 5
     assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_a_damaged_file_is_made_anew(tmp_path):
     make = Counted()
-    references.features_of(extractor(), "data", 5, tmp_path, make)
+    references.load_or_extract(extractor(), "data", 5, tmp_path, make)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     for damage in (whole[:-9], b"", b"x" * 100):
         file.write_bytes(damage)
-        made, _ = references.features_of(extractor(), "data", 5, tmp_path, make)
+        made, _ = references.load_or_extract(extractor(), "data", 5, tmp_path, make)
         assert torch.equal(made.features, make.features)
         assert file.read_bytes() == whole
     assert make.times == 4
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_made_anew(tmp_path):
 def test_a_cache_that_cannot_be_written_to_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     make = Counted()
-    made, complaint = references.features_of(extractor(), "data", 5, tmp_path / "file", make)
+    made, complaint = references.load_or_extract(extractor(), "data", 5, tmp_path / "file", make)
     assert torch.equal(made.features, make.features)
     assert "cannot be written to" in complaint
 

@@ -54,6 +54,31 @@ def test_newest_are_kept_by_number(tmp_path):
     assert checkpoint.candidates(str(tmp_path))[0].stem == "step-100000000"
 
 
+def test_run_of_a_checkpoint(tmp_path):
+    assert checkpoint.run_of(checkpoint.path_for(tmp_path / "r", 3)) == tmp_path / "r"
+    assert checkpoint.run_of(checkpoint.best_path(tmp_path / "r", 3)) == tmp_path / "r"
+    assert checkpoint.run_of(tmp_path / "mine.pt") == tmp_path
+
+
+def test_best_is_the_newest_and_replaces_the_one_before(tmp_path):
+    for step in (4, 2):
+        checkpoint.save_best(tmp_path, step, state(step=step))
+        assert checkpoint.candidates(f"{tmp_path}/best") == [checkpoint.best_path(tmp_path, step)]
+    assert checkpoint.all_of(tmp_path) == []
+
+
+def test_later_checkpoints_are_set_aside_and_leftovers_swept(tmp_path):
+    for step in (2, 4):
+        checkpoint.save(checkpoint.path_for(tmp_path, step), state())
+    leftover = tmp_path / "checkpoints" / ".step-00000006.pt.1a2b.tmp"
+    leftover.touch()
+    (message,) = checkpoint.set_aside(tmp_path, 2)
+    checkpoint.sweep(tmp_path)
+    assert "step-00000004.pt is of a later step" in message
+    assert checkpoint.all_of(tmp_path) == [checkpoint.path_for(tmp_path, 2)]
+    assert not leftover.exists()
+
+
 def test_newest_run_is_found(tmp_path):
     for i, run in enumerate(("b", "a")):
         path = checkpoint.path_for(tmp_path / "outputs" / run, 1)
@@ -75,7 +100,7 @@ def test_a_pickle_is_never_executed(tmp_path):
     bomb.write_bytes(pickle.dumps(Payload(str(tmp_path / "ran"))))
     with pytest.raises(UserError, match=r"bomb\.pt"):
         checkpoint.load(bomb)
-    torch.save({"config": {}, "step": 1, "format": 1, "x": Payload(str(tmp_path / "ran"))}, bomb)
+    torch.save({"config": {}, "step": 1, "format": 2, "x": Payload(str(tmp_path / "ran"))}, bomb)
     with pytest.raises(UserError, match=r"bomb\.pt"):
         checkpoint.load(bomb)
     assert not (tmp_path / "ran").exists()
@@ -120,18 +145,18 @@ def test_a_write_that_fails_is_the_systems_error_and_leaves_the_old_file(
     """At every write of a save, also where torch turns the error into one of its own."""
     path = checkpoint.path_for(tmp_path, 3)
     checkpoint.save(path, state())
-    whole, real = path.read_bytes(), os.fdopen
+    whole = path.read_bytes()
     files = []
 
     def opening(n):
-        return lambda *how: files.append(FailingFile(real(*how), n, code)) or files[-1]
+        return lambda *how: files.append(FailingFile(open(*how), n, code)) or files[-1]
 
-    monkeypatch.setattr(os, "fdopen", opening(0))
+    monkeypatch.setattr(checkpoint, "open", opening(0), raising=False)
     checkpoint.save(tmp_path / "other.pt", state())
     writes = files[-1].count
     assert writes > 10
     for n in range(1, writes + 1):
-        monkeypatch.setattr(os, "fdopen", opening(n))
+        monkeypatch.setattr(checkpoint, "open", opening(n))
         with pytest.raises(OSError, match=os.strerror(code)):
             checkpoint.save(path, {**state(), "step": 4})
         assert path.read_bytes() == whole
@@ -160,5 +185,5 @@ def test_a_flipped_bit_is_noticed(tmp_path):
 )
 def test_files_that_are_not_ours(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(UserError, match=r"not a (whole )?checkpoint|format 99"):
+    with pytest.raises(UserError, match=r"not a (whole )?checkpoint|format (1|99),"):
         checkpoint.load(tmp_path / "x.pt")

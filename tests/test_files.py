@@ -1,0 +1,65 @@
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from began_cli.errors import UserError
+from began_cli.files import output_folder, replacing, writing
+
+
+def test_a_file_is_replaced_only_if_the_block_succeeds(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with suppress(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text("half")
+        _ = 1 / 0
+    assert path.read_text() == "old"
+    with replacing(path) as temporary, replacing(path, ".png") as other:
+        assert temporary != other  # two writers of one file do not meet
+        assert temporary.parent == other.parent == tmp_path
+        assert other.suffix == ".png"
+        assert path.read_text() == "old"
+        temporary.write_text("new")
+        other.write_text("newer")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_durable_write_flushes_the_file_before_the_rename_and_the_folder_after(
+    tmp_path, monkeypatch
+):
+    path, events = tmp_path / "a.txt", []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(handle):
+        events.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        fsync(handle)
+
+    def note_replace(*line):
+        events.append("rename")
+        replace(*line)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    with replacing(path, durable=True) as temporary:
+        temporary.write_text("new")
+    assert events == ["file", "rename", "folder"]
+    events.clear()
+    with replacing(path) as temporary:
+        temporary.write_text("newer")
+    assert events == ["rename"]
+
+
+def test_an_output_folder_is_made_or_refused(tmp_path):
+    assert output_folder(f"{tmp_path}/a/b") == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^out=.*file/deep: cannot be written to"):
+        output_folder(tmp_path / "file" / "deep")
+
+
+def test_an_error_of_the_system_names_out(tmp_path):
+    why = r"^out=here: cannot write .*gone/x \(No such file"
+    with pytest.raises(UserError, match=why), writing(Path("here")):
+        (tmp_path / "gone" / "x").write_text("")
