@@ -7,6 +7,7 @@ Nothing here reads a value back from the device.
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -274,8 +275,8 @@ class Update:
             }
         return Measures(scalars, real, fake)
 
-    def _autocast(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, self.amp, enabled=self.amp is not None)
+    def _autocast(self, like: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(like.device.type, self.amp) if self.amp else nullcontext()
 
     def _run_generator(self, z: Tensor) -> Tensor:
         with self._autocast(z):
