@@ -17,7 +17,7 @@ def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, MPS or the CPU, in this order; with several processes a GPU each, or the CPU
     for all. Raises UserError for one that is not there."""
     if ranks.size() > 1 and name != "cpu":
-        return own_device(name, ranks.size(), ranks.local())
+        return own_device(name, ranks.size(), ranks.local_rank())
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", _worker() % torch.cuda.device_count())

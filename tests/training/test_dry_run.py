@@ -9,7 +9,7 @@ from conftest import TINY, settings
 from began_cli.data import sources
 from began_cli.gan.flops import count_flops
 from began_cli.training import dry_run
-from began_cli.training.setup import ready
+from began_cli.training.setup import build_parts
 
 
 def test_it_says_what_a_run_would_cost_and_writes_nothing(began, digits, tmp_path):
@@ -37,7 +37,7 @@ def test_work_is_that_of_a_step_for_an_image(began, digits):
     out = began("train", "dry_run=true", *line)[1]
     told = float(re.search(r"([\d.e-]+) GFLOPs", out)[1])
     cfg = settings("train", *line)
-    update, batches, stream = ready(cfg, sources.load(cfg.dataset), torch.device("cpu"))
+    update, batches, stream = build_parts(cfg, sources.load(cfg.dataset), torch.device("cpu"))
     x, z = batches(), stream()
     one_d = count_flops(lambda: update.discriminator(x)) / len(x)
     one_g = count_flops(lambda: update.generator(z)) / len(x)
