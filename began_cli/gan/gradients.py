@@ -1,4 +1,4 @@
-"""The gradients of a network over one step, summed over the processes at its end."""
+"""Gradients of one step, summed over the processes at its end."""
 
 import torch
 import torch.distributed as dist
