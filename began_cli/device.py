@@ -1,4 +1,4 @@
-"""Which device, which precision, and where the images are held."""
+"""Choose the device, the precision and the memory that holds the images."""
 
 import ctypes
 import multiprocessing
@@ -14,19 +14,22 @@ from began_cli.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, MPS or the CPU, in this order; with several processes a GPU each, or the CPU
-    for all. Raises UserError for one that is not there."""
+    """Return the device that `device` names; `auto` is CUDA, MPS or the CPU, in this order.
+
+    Of several processes each gets a GPU of its own, or all the CPU. Raises UserError for a device
+    that this machine does not have.
+    """
     if ranks.size() > 1 and name != "cpu":
-        return own_device(name, ranks.size(), ranks.local())
+        return own_device(name, ranks.size(), ranks.local_rank())
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", _worker() % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        there = torch.cuda.device_count()
+        count = torch.cuda.device_count()
         raise UserError(
-            f"device={name}: there are {there} CUDA devices here; device=auto picks one"
+            f"device={name}: there are {count} CUDA devices here; device=auto picks one"
         )
     if device.type == "cuda":
         return torch.device("cuda", device.index or 0)
@@ -36,28 +39,33 @@ def pick_device(name: str) -> torch.device:
 
 
 def _worker() -> int:
-    """Which of a sweep's workers on this machine this is, as joblib names them, from 0."""
+    """Return the number of this process among joblib's workers on this machine, from 0."""
     match = re.fullmatch(r"LokyProcess-(\d+)", multiprocessing.current_process().name)
     return int(match[1]) - 1 if match else 0
 
 
 def own_device(name: str, devices: int, local: int) -> torch.device:
-    """The device of the process `local` of those on this machine. Raises UserError if there is
-    none."""
+    """Return the device of one of several processes; `local` is its number on this machine.
+
+    Raises UserError if there is none for it.
+    """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name not in ("auto", "cuda"):
         raise UserError(f"device={name}: names one device; with devices={devices} use auto or cpu")
-    there = torch.cuda.device_count()
-    if local >= there:
+    count = torch.cuda.device_count()
+    if local >= count:
         raise UserError(
-            f"devices={devices}: there are {there} CUDA devices here; use fewer, or device=cpu"
+            f"devices={devices}: there are {count} CUDA devices here; use fewer, or device=cpu"
         )
     return torch.device("cuda", local)
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type, None for full precision; `auto` is bf16 on a GPU that computes in it."""
+    """Return the autocast type, None for full precision.
+
+    `auto` is bf16 on a GPU that computes in it, else full precision.
+    """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
@@ -69,10 +77,10 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
 
 
 def reuse_memory() -> None:
-    """Lets the C library keep freed memory for the next step, rather than give it back to the
-    system and fault every page in again: large activations take half the time on a CPU so.
+    """Let glibc keep freed memory for the next step; do nothing with another C library.
 
-    Does nothing where the C library is not glibc.
+    It would return large activations to the system and fault in every page again, which takes as
+    long as computing them on a CPU.
     """
     mmap_threshold, trim_threshold = -3, -1
     with suppress(AttributeError, OSError, TypeError):  # TypeError: Windows has no CDLL(None)
@@ -82,13 +90,15 @@ def reuse_memory() -> None:
 
 
 def precision_name(amp: torch.dtype | None) -> str:
-    """An autocast type as `precision` names it."""
+    """Return the value of `precision` that stands for an autocast type."""
     return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[amp]
 
 
 def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
-    """The images where `dataset.device` says; `auto` is the training device if a third of its free
-    memory holds them, else main memory."""
+    """Return the images on the device that `dataset.device` names.
+
+    `auto` is the training device if they fit into a third of its free memory, else main memory.
+    """
     if where == "auto":
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
@@ -98,7 +108,7 @@ def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -107,7 +117,7 @@ def wait(device: torch.device) -> None:
 
 @contextmanager
 def enough_memory(batch_size: int, width: int) -> Iterator[None]:
-    """Running out of memory is a matter of settings, on any device."""
+    """Raise UserError if the block runs out of memory, on any device."""
     try:
         yield
     except RuntimeError as error:

@@ -1,16 +1,17 @@
-"""The processes of one run, one a device, as torchrun starts them; without it there is one.
+"""The processes of one run, one for each device, as torchrun starts them.
 
-All of them hold the same numbers: each step's images and latents are drawn whole by everyone, and
-each process works on its own rows; gradients, batch statistics and what the loss's state follows
-are put together again. Process 0 alone writes.
+All processes hold the same numbers. Each draws the images and latents of the whole batch and works
+on its own rows; gradients, batch statistics and the values that the loss's state follows are
+gathered. Process 0 alone writes files. Without torchrun there is one process.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,113 +19,118 @@ from torch import Tensor
 
 from began_cli.errors import UserError
 
+P = ParamSpec("P")
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)  # of processes that wait while process 0 evaluates or saves
-RUIN = 3.0  # seconds that the process which caused an end has to say so before the others do
+TIMEOUT = timedelta(hours=2)  # for processes that wait while process 0 evaluates or saves
+GRACE = 3.0  # seconds in which the process that failed can report why, before the others leave
 
 _alone = False
 
 
 def launched() -> bool:
-    """Whether torchrun started this process."""
+    """Return whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def restarted() -> bool:
-    """Whether torchrun started it again after a failure."""
+    """Return whether torchrun started this process again after a failure."""
     return launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def size() -> int:
-    """How many processes work on the run."""
+    """Return the number of processes of the run."""
     return dist.get_world_size() if dist.is_initialized() and not _alone else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() and not _alone else 0
 
 
-def first() -> bool:
-    """Whether this is process 0, the one that writes."""
+def is_first() -> bool:
+    """Return whether this is process 0, which writes the files."""
     return rank() == 0
 
 
-def local() -> int:
-    """Which of this machine's processes this is."""
+def local_rank() -> int:
+    """Return the number of this process among those on this machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Within its block this process works for itself, as if there were no others."""
-    global _alone
-    _alone = True
-    try:
-        yield
-    finally:
-        _alone = False
+# --- connection and failure -----------------------------------------------------------------------
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Joins the processes that torchrun started; within its block they can reach each other.
+def connect() -> Iterator[None]:
+    """Connect the processes that torchrun started.
 
-    When another process ends, so does this one, quietly: the other has said why.
+    When one fails, all end, and one of them reports why: a UserError goes on in a single process,
+    process 0 if it has met the error too. All others exit quietly.
     """
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
-    both = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if torch.cuda.is_available() and local() < torch.cuda.device_count():
-        torch.cuda.set_device(local())
+    cuda = torch.cuda.is_available()
+    if cuda and local_rank() < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank())
     try:
-        dist.init_process_group(both, timeout=PATIENCE, **_meeting_place())
-        _Vote.start()
-        yield
+        options = _rendezvous()
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT, **options
+        )
+        try:
+            yield
+        except UserError as error:
+            if not is_first():
+                time.sleep(GRACE)
+            if options["store"].add("errors", 1) > 1:
+                raise SystemExit(2) from None
+            raise error if is_first() else UserError(f"process {rank()}: {error}") from None
     except RuntimeError as error:
-        if not lost(error):
+        if not lost_connection(error):
             raise
-        time.sleep(RUIN)
+        time.sleep(GRACE)
         raise SystemExit(1) from None
     finally:
-        _Vote.end()
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def _meeting_place() -> dict[str, Any]:
-    """Where the processes find each other; a second attempt must not read what the first one left
-    there (torchrun of PyTorch 2.14 gives both the same store)."""
+def _rendezvous() -> dict[str, Any]:
+    """Return the options with which the processes find each other.
+
+    Each attempt has its own prefix in the store: it must not read what the one before left there
+    (torchrun of PyTorch 2.14 gives both the same store).
+    """
     store, number, count = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return {"store": dist.PrefixStore(attempt, store), "rank": number, "world_size": count}
 
 
-def lost(error: RuntimeError) -> bool:
-    """Whether an error says that another process cannot be reached any more."""
+def lost_connection(error: RuntimeError) -> bool:
+    """Return whether an error means that another process cannot be reached any more."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-# --- what is put together -------------------------------------------------------------------------
+# --- dividing and gathering tensors ---------------------------------------------------------------
 
 
 def share(rows: Tensor, parts: int = 1) -> Tensor:
-    """This process's rows of a batch (N, …): of each of its `parts` the same share, in order."""
+    """Return this process's rows of a batch (N, …): an equal share of each of its `parts`."""
     if size() == 1:
         return rows
     return rows.unflatten(0, (parts, size(), -1))[:, rank()].flatten(0, 1)
 
 
 def gather(values: Tensor) -> Tensor:
-    """Everyone's `values` (…), the same shape everywhere: (size, …)."""
+    """Return the `values` (…) of all processes, of equal shapes, as (size, …)."""
     out = values.new_empty((size(), *values.shape))
     dist.all_gather(list(out.unbind()), values.contiguous())
     return out
 
 
 class _Gather(torch.autograd.Function):
-    """`gather`, whose gradient is the sum of everyone's."""
+    """`gather`, whose gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -138,92 +144,68 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_with_gradient(values: Tensor) -> Tensor:
-    """As `gather`; what everyone makes of the result, summed, can be differentiated once."""
+    """Like `gather`, and differentiable once."""
     gathered = _Gather.apply(values)
     assert isinstance(gathered, Tensor)
     return gathered
 
 
-class _Vote:
-    """Whether anyone wants something, asked without waiting: the answer is that of the vote before.
+# --- deciding together ----------------------------------------------------------------------------
 
-    It goes over the processors, on connections of its own, and never waits for a device.
+
+class AnyProcess:
+    """Logical or of a flag over all processes, which call it equally often.
+
+    Returns the answer of the call before, so that no process waits for another.
     """
 
-    group: Any = None
-    asked: tuple[Any, Tensor] | None = None
+    def __init__(self) -> None:
+        self._pending: tuple[Any, Tensor] | None = None
 
-    @classmethod
-    def start(cls) -> None:
-        cls.group = dist.new_group(backend="gloo", timeout=PATIENCE)
-
-    @classmethod
-    def end(cls) -> None:
-        cls.group, cls.asked = None, None
-
-
-def anyone(wants: bool) -> bool:
-    """Whether anyone wanted it when last asked: the same answer for all at the same call."""
-    if size() == 1:
-        return wants
-    answer = False
-    if _Vote.asked is not None:
-        work, ballot = _Vote.asked
-        work.wait()
-        answer = bool(ballot.item())
-    ballot = torch.tensor(int(wants), dtype=torch.int32)
-    work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=_Vote.group, async_op=True)
-    _Vote.asked = (work, ballot)
-    return answer
+    def __call__(self, flag: bool) -> bool:
+        if size() == 1:
+            return flag
+        answer = False
+        if self._pending is not None:
+            work, result = self._pending
+            work.wait()
+            answer = bool(result.item())
+        result = torch.tensor(int(flag), dtype=torch.int32)
+        work = dist.all_reduce(result, op=dist.ReduceOp.MAX, async_op=True)
+        self._pending = work, result
+        return answer
 
 
-# --- who does what --------------------------------------------------------------------------------
+def on_first(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function to run in process 0 alone; every process gets its result.
 
-
-def of_first(work: Callable[[], T]) -> T:
-    """What process 0, by itself, gets from `work`, for all; its UserError ends all, told once."""
-    if size() == 1:
-        return work()
-    told: list[Any] = [None, None]
-    if first():
-        try:
-            with alone():
-                told[0] = work()
-        except UserError as error:
-            told[1] = str(error)
-    dist.broadcast_object_list(told, device=torch.device("cpu"))
-    if told[1] is not None:
-        _end(told[1])
-    return told[0]
-
-
-def of_each(work: Callable[[], T], first_alone: bool = False) -> T:
-    """What each process gets from `work`; a UserError of any ends all, told once.
-
-    With `first_alone` the others begin when process 0 is done, and find what it left on the disk.
+    While it runs, `size()` is 1: process 0 works as if there were no others.
     """
-    if size() == 1:
-        return work()
-    result, mine = None, None
-    if first_alone and not first():
-        dist.barrier(_Vote.group)
-    try:
-        result = work()
-    except UserError as error:
-        mine = str(error)
-    if first_alone and first():
-        dist.barrier(_Vote.group)
-    everyone: list[Any] = [None] * size()
-    dist.all_gather_object(everyone, mine, group=_Vote.group)
-    for number, said in enumerate(everyone):
-        if said is not None:
-            _end(said if number == 0 else f"process {number}: {said}")
-    return result  # pyright: ignore[reportReturnType]
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        global _alone
+        if size() == 1:
+            return function(*args, **kwargs)
+        result: list[Any] = [None]
+        if is_first():
+            _alone = True
+            try:
+                result = [function(*args, **kwargs)]
+            finally:
+                _alone = False
+        dist.broadcast_object_list(result, device=torch.device("cpu"))
+        return result[0]
+
+    return run
 
 
-def _end(message: str) -> NoReturn:
-    """All leave; process 0 says why."""
-    if first():
-        raise UserError(message)
-    time.sleep(RUIN)
-    raise SystemExit(2)
+@contextmanager
+def first_then_others() -> Iterator[None]:
+    """Let process 0 run the block before the others, which then find its files on the disk."""
+    wait = on_first(lambda: None)
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()

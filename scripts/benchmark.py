@@ -51,7 +51,7 @@ from began_cli.gan.update import Update
 from began_cli.generators import sampling
 from began_cli.settings.parse import parse, register_schemas
 from began_cli.settings.train import TrainConfig
-from began_cli.training.setup import batches_of, ready
+from began_cli.training.setup import build_batches, build_parts
 
 Result = dict[str, Any]
 
@@ -195,7 +195,7 @@ def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
     """BEGAN's step. Default: 64x64, n = 64, batch 16; with precision=bf16 ours alone is so."""
     cfg = composed(["loss=began", "dataset=folder", "dataset.root=x", *overrides])
     device = pick_device(cfg.device)
-    ours = ready(cfg, noise(cfg), device)
+    ours = build_parts(cfg, noise(cfg), device)
     loss: Any = cfg.loss
     plain = [Reference(ours.update, loss.gamma, loss.lambda_k, cfg.optimizer.lr) for _ in range(2)]
     x, z = ours.batches(), ours.latents()
@@ -248,7 +248,7 @@ def scaling(rounds: int, overrides: list[str]) -> Result:
     flops: dict[str, float] = {}
     for word in itertools.chain.from_iterable(series.values()):
         cfg = composed([*base, *overrides, word])
-        parts = ready(cfg, noise(cfg, 128), pick_device(cfg.device))
+        parts = build_parts(cfg, noise(cfg, 128), pick_device(cfg.device))
         work[word] = lambda parts=parts: parts.update(parts.batches, parts.latents)
         work[word]()
         flops[word] = count_flops(work[word])
@@ -284,7 +284,7 @@ def loop(rounds: int, overrides: list[str]) -> Result:
     cfg = composed(["dataset=mnist", "loss=bgan", "steps=1000", *overrides])
     cfg.steps += 1  # the first step warms up and is not counted
     device = pick_device(cfg.device)
-    update, batches, stream = ready(cfg, sources.load(cfg.dataset), device)
+    update, batches, stream = build_parts(cfg, sources.load(cfg.dataset), device)
     shown = (cfg.steps - 1) * cfg.batch_size * update.loss.n_critic
     whole_step = Update.__call__
     bare, command = [], []
@@ -341,12 +341,12 @@ def data(rounds: int, overrides: list[str]) -> Result:
             dataset.cache = f"{folder}/cache-{i}"  # an empty one each time
 
             def fresh() -> None:
-                batches = batches_of(cfg, sources.load(dataset), cpu)
+                batches = build_batches(cfg, sources.load(dataset), cpu)
                 for _ in range(len(folders) // cfg.batch_size):
                     batches().sum()
 
             first.append(timed(fresh, cpu) / len(folders))
-            batches = batches_of(cfg, sources.load(dataset), cpu)
+            batches = build_batches(cfg, sources.load(dataset), cpu)
 
             def again(batches: Batches = batches) -> None:
                 for _ in range(10 * len(folders) // cfg.batch_size):
@@ -378,7 +378,7 @@ def sample(rounds: int, overrides: list[str], n: int = 10_000) -> Result:
     """Default: BGAN's generator for MNIST, 10,000 images."""
     cfg = composed(["dataset=mnist", "loss=bgan", *overrides])
     device = pick_device(cfg.device)
-    generator = ready(cfg, noise(cfg), device).update.ema
+    generator = build_parts(cfg, noise(cfg), device).update.ema
     rows = latents.from_seeds(range(n), cfg.model.latent_dim)
     chunks = rows.to(device).split(sampling.CHUNK)
 

@@ -13,7 +13,7 @@ from benchmark import composed, noise, plainly
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from began_cli.device import pick_device, wait
-from began_cli.training.setup import ready
+from began_cli.training.setup import build_parts
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     cfg = composed(args.settings)
     device = pick_device(cfg.device)
-    update, batches, stream = ready(cfg, noise(cfg), device)
+    update, batches, stream = build_parts(cfg, noise(cfg), device)
     if cfg.compile != "off":
         update.compile(cfg.compile, batches(), stream())
     for _ in range(2):

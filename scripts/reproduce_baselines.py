@@ -35,9 +35,9 @@ from began_cli.device import pick_device, wait
 from began_cli.errors import UserError
 from began_cli.gan.update import Update
 from began_cli.settings.train import TrainConfig
-from began_cli.training.previews import Pictures
+from began_cli.training.previews import Previews
 from began_cli.training.scorer import Scorer
-from began_cli.training.setup import ready
+from began_cli.training.setup import build_parts
 
 
 class Baseline:
@@ -189,9 +189,9 @@ class Contender:
     def __init__(self, name: str, cfg: TrainConfig, source: sources.Source) -> None:
         self.name, self.cfg, self.device = name, cfg, pick_device(cfg.device)
         torch.manual_seed(cfg.seed)
-        parts = ready(cfg, source, self.device)
+        parts = build_parts(cfg, source, self.device)
         self.update, self.batches, self.latents = parts
-        self.pictures = Pictures(self.update, source.images, cfg.model.latent_dim, self.device)
+        self.pictures = Previews(self.update, source.images, cfg.model.latent_dim, self.device)
         made = SCHEMES[name].baseline
         if made and getattr(cfg.model, "residual", False):
             raise UserError("model.residual=true: the baselines do not move the carry")

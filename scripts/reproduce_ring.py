@@ -18,7 +18,7 @@ from began_cli import images
 from began_cli.data import sources
 from began_cli.gan import latents
 from began_cli.training.previews import sample
-from began_cli.training.setup import ready
+from began_cli.training.setup import build_parts
 
 PACKED = ("gan", "bgan", "wgan_gp", "wgan")
 LOSSES = ("gan", "bgan", "wgan_gp", "wgan", "ebgan", "ebgan_pt", "began")
@@ -51,7 +51,7 @@ def run(
     cfg = composed([f"loss={loss}", "dataset=ring", f"seed={seed}", *packed, *more])
     torch.manual_seed(seed)
     source = sources.load(cfg.dataset)
-    update, batches, stream = ready(cfg, source, torch.device("cpu"))
+    update, batches, stream = build_parts(cfg, source, torch.device("cpu"))
     start = time.process_time()
     while time.process_time() - start < 60 * minutes and update.step < cfg.steps:
         update(batches, stream)

@@ -3,10 +3,12 @@ stop paying.
 
     python scripts/scaling.py [--images 360000]
     torchrun --standalone --nproc-per-node 2 scripts/scaling.py --link
+    torchrun --standalone --nproc-per-node 2 scripts/scaling.py --step recipe=faces64 batch_size=4
 
 The first counts each recipe's operations, gradient bytes and activations in a small step, and
-applies the model of docs/scaling.md. The second measures this machine's
-link: bytes a second and latency of an all-reduce by gloo.
+applies the model of docs/scaling.md. The second measures this machine's link: bytes a second and
+latency of an all-reduce by gloo. The third measures a step with its all-reduces and without them,
+which bounds what could be saved by running them beside the backward pass.
 """
 
 import argparse
@@ -19,9 +21,9 @@ from benchmark import composed
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from began_cli.gan import gradients
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
-from began_cli.gan.gradients import BUCKET
 
 CPU = torch.device("cpu")
 LINES = {
@@ -50,6 +52,9 @@ class Cost(NamedTuple):
 START = 5e-6  # seconds in which a host starts an operator without CUDA graphs; assumed
 
 
+BUCKET = 25 * 2**20  # bytes; as PyTorch's DistributedDataParallel sends them during a pass
+
+
 class Machine(NamedTuple):
     """Operations a second that a step reaches, bytes a second and latency of its all-reduce."""
 
@@ -64,6 +69,7 @@ class Machine(NamedTuple):
 H100 = 0.25 * 989e12
 MACHINES = [
     Machine("H100, NVLink", H100, 0.7 * 450e9, 20e-6),
+    Machine("H100, PCIe", H100, 20e9, 20e-6),
     Machine("H100, 400 Gb/s InfiniBand", H100, 0.7 * 50e9, 40e-6),
     Machine("H100, 10 Gb/s Ethernet", H100, 0.7 * 1.25e9, 100e-6),
 ]
@@ -113,16 +119,21 @@ class _Started(TorchDispatchMode):
 def step_seconds(cost: Cost, machine: Machine, devices: int) -> tuple[float, float]:
     """(computing, waiting for gradients) of a step whose batch is divided over the devices.
 
-    Of an all-reduce all but the last bucket runs beside the backward pass, as far as there
-    is computing left to hide it. No step is shorter than its host needs to start the operators.
+    No step is shorter than its host needs to start the operators.
     """
     computing = max(cost.flops / devices / machine.flops, cost.operators * START)
     if devices == 1:
         return computing, 0.0
     sent = 2 * (devices - 1) / devices * cost.gradients / machine.bandwidth
-    last = sent * min(1.0, BUCKET / cost.gradients)
-    hidden = min(sent - last, computing / 2)
-    return computing, sent - hidden + 2 * machine.latency
+    return computing, sent + 2 * machine.latency
+
+
+def saved_by_overlap(cost: Cost, machine: Machine, devices: int) -> float:
+    """Share of a step that would be saved if all buckets but the last were summed beside the
+    backward pass, as far as there is computing left to hide them."""
+    computing, waiting = step_seconds(cost, machine, devices)
+    hidden = (waiting - 2 * machine.latency) * max(0.0, 1 - BUCKET / cost.gradients)
+    return min(hidden, computing / 2) / (computing + waiting)
 
 
 def table(images: int) -> None:
@@ -135,14 +146,23 @@ def table(images: int) -> None:
             f"{cost.weights:,} | "
             f"{cost.gradients / 2**20:,.1f} MiB | {cost.activations / 2**20:,.0f} MiB |"
         )
-    print("\n| | ms a step on 1 | 2 | 4 | 8 devices | one epoch of", f"{images:,} on 1 | on 8 |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "\n| | ms a step on 1 | 2 | 4 | 8 devices | one epoch of",
+        f"{images:,} on 1 | on 8 |",
+        end="",
+    )
+    print(" overlap would save on 2 | 4 | 8 |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, cost in costs.items():
         for machine in MACHINES:
             steps = {n: sum(step_seconds(cost, machine, n)) for n in (1, 2, 4, 8)}
             epoch = {n: steps[n] * images / cost.batch for n in (1, 8)}
             cells = " | ".join(f"{steps[n] * 1000:.3g}" for n in (1, 2, 4, 8))
-            print(f"| {name}, {machine.name} | {cells} | {epoch[1]:,.0f} s | {epoch[8]:,.0f} s |")
+            gains = " | ".join(f"{saved_by_overlap(cost, machine, n):.0%}" for n in (2, 4, 8))
+            print(
+                f"| {name}, {machine.name} | {cells} | {epoch[1]:,.0f} s | {epoch[8]:,.0f} s |",
+                gains,
+            )
 
 
 def link() -> None:
@@ -164,15 +184,42 @@ def link() -> None:
     dist.destroy_process_group()
 
 
+def step(line: list[str]) -> None:
+    """Prints what a step takes here with its all-reduces and without, from process 0."""
+    dist.init_process_group("gloo")
+    cfg = composed([*line, "dataset.root=x", "device=cpu"])
+    d, n = cfg.dataset, cfg.batch_size // dist.get_world_size()
+    pixels = torch.zeros(2, d.channels, d.image_size, d.image_size, dtype=torch.uint8)
+    update = build(cfg, pixels, CPU)
+    x = torch.rand(n, d.channels, d.image_size, d.image_size)
+    z = torch.rand(n, cfg.model.latent_dim)
+    times: dict[bool, list[float]] = {True: [], False: []}
+    sums = gradients.Gradients.sum_over_processes
+    for i in range(2 * 8):
+        together = i % 2 == 0
+        gradients.Gradients.sum_over_processes = sums if together else lambda self: None
+        dist.barrier()
+        start = time.perf_counter()
+        update(lambda: x, lambda: z)
+        times[together].append(time.perf_counter() - start)
+    if dist.get_rank() == 0:
+        with_sums, without = (sorted(times[key][1:])[3] for key in (True, False))
+        print(f"{with_sums:.3g} s a step; without its all-reduces {without:.3g} s")
+    dist.destroy_process_group()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=360_000, help="in an epoch")
     parser.add_argument("--link", action="store_true", help="measure an all-reduce instead")
+    parser.add_argument("--step", nargs="*", help="measure a step with these settings instead")
     args = parser.parse_args()
     if args.link:
         link()
+    elif args.step is not None:
+        step(args.step)
     else:
         table(args.images)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,31 +18,31 @@ from began_cli.training import schedule
 CPU = torch.device("cpu")
 
 
-def in_processes(n: int, work: Callable, folder: Path, *args) -> None:
-    """`work(folder, *args)` in n processes that have joined; an error in one is raised here."""
-    mp.spawn(_joined, (n, work, folder, args), nprocs=n)
+def in_processes(n: int, work: Callable, folder: Path, *args, connected: bool = True) -> None:
+    """Run `work(folder, *args)` in n connected processes; an error in one is raised here.
+
+    If not `connected`, the work connects itself.
+    """
+    mp.spawn(_run, (n, work, folder, args, connected), nprocs=n)
 
 
-def _joined(rank: int, n: int, work: Callable, folder: Path, args: tuple) -> None:
+def _run(rank: int, n: int, work: Callable, folder: Path, args: tuple, connected: bool) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
     store = dist.FileStore(str(folder / f"store-{n}"), n)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=n)
-    ranks._Vote.start()
-    try:
+    ranks._rendezvous = lambda: {"store": store, "rank": rank, "world_size": n}
+    with ranks.connect() if connected else nullcontext():
         work(folder, *args)
-    finally:
-        dist.destroy_process_group()
 
 
 def trajectories(folder: Path, lines: dict[str, list[str]], steps: int) -> None:
-    """Trains with each of the settings; all that came of it in folder/NAME-SIZE-RANK.pt."""
+    """Train with each of the settings, and save what came of it in folder/NAME-SIZE-RANK.pt."""
     for name, line in lines.items():
         torch.save(trajectory(line, steps), folder / f"{name}-{ranks.size()}-{ranks.rank()}.pt")
 
 
 def trajectory(line: list[str], steps: int) -> dict:
-    """What training came to: every weight and buffer, every step's measures, samples."""
+    """Train; return every weight and buffer, every step's measures, and samples."""
     from conftest import settings
 
     cfg = settings("train", *line)
@@ -57,12 +58,12 @@ def trajectory(line: list[str], steps: int) -> dict:
     plan = schedule.build(cfg.schedule, [update.optimizer_g, update.optimizer_d])
     batches = Batches(pixels, cfg.batch_size, 1, CPU, flip=True, parts=cfg.accumulate)
     stream = LatentStream(cfg.batch_size, cfg.model.latent_dim, 2, CPU, cfg.accumulate)
-    told = []
+    scalars = []
     for step in range(steps):
         measures = update(batches, stream)
-        told.append({name: value.clone() for name, value in measures.scalars.items()})
+        scalars.append({name: value.clone() for name, value in measures.scalars.items()})
         plan.after(step + 1, measures.scalars)
-    names = list(told[0])
+    names = list(scalars[0])
     with torch.no_grad():
         samples = update.ema(torch.linspace(-1, 1, 4 * cfg.model.latent_dim).view(4, -1))
     return {
@@ -70,7 +71,7 @@ def trajectory(line: list[str], steps: int) -> dict:
         "discriminator": update.discriminator.state_dict(),
         "ema": update.ema.state_dict(),
         "loss": update.loss.state_dict(),
-        "measures": torch.stack([torch.stack([step[name] for name in names]) for step in told]),
+        "measures": torch.stack([torch.stack([step[name] for name in names]) for step in scalars]),
         "last": torch.cat([measures.real, measures.fake]),
         "samples": samples,
         "names": names,
@@ -78,7 +79,7 @@ def trajectory(line: list[str], steps: int) -> dict:
 
 
 def bytes_of_a_step(folder: Path, line: list[str]) -> None:
-    """What one step sends: bytes by collective, into folder/bytes.pt."""
+    """Save the bytes that each collective of one step sends in folder/bytes.pt."""
     sent = {"all_reduce": [], "all_gather": []}
     reduce, gather = dist.all_reduce, dist.all_gather
 
@@ -93,5 +94,5 @@ def bytes_of_a_step(folder: Path, line: list[str]) -> None:
     dist.all_reduce, dist.all_gather = all_reduce, all_gather
     weights = trajectory(line, 1)
     dist.all_reduce, dist.all_gather = reduce, gather
-    if ranks.first():
+    if ranks.is_first():
         torch.save({"sent": sent, "weights": weights}, folder / "bytes.pt")

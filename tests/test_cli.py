@@ -167,7 +167,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(digits, tmp_path):
 
 
 def test_a_bug_is_a_traceback_and_not_a_user_error(began, monkeypatch, digits):
-    monkeypatch.setattr("began_cli.training.loop.ready", lambda *_: 1 / 0)
+    monkeypatch.setattr("began_cli.training.loop.build_parts", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         began("train", "steps=1", f"dataset.root={digits}")
 

@@ -75,12 +75,12 @@ def test_a_job_whose_time_is_up_is_saved_queued_again_and_goes_on(tmp_path):
     os.kill(int(lock.read_text()), signal.SIGUSR2)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    (said,) = Path("sweep").rglob("train.log")
-    told = said.read_text()
-    assert "stopped by SIGUSR2" in told
-    assert "going on from step" in told
-    (log,) = Path("sweep").rglob("metrics.jsonl")
-    assert [json.loads(text)["step"] for text in log.read_text().splitlines()][-1] == 400
+    (log,) = Path("sweep").rglob("train.log")
+    text = log.read_text()
+    assert "stopped by SIGUSR2" in text
+    assert "going on from step" in text
+    (metrics,) = Path("sweep").rglob("metrics.jsonl")
+    assert json.loads(metrics.read_text().splitlines()[-1])["step"] == 400
 
 
 @pytest.mark.slow
@@ -102,23 +102,6 @@ def test_optuna_improves_a_score_over_12_trials(tmp_path):
     assert found["best_value"] == pytest.approx(min(scores.values()))
     first = min(Path("search").rglob("train.log"), key=lambda path: path.stat().st_ctime_ns)
     assert found["best_value"] < scores[first.parent.name]
-
-
-def test_joblib_s_workers_take_a_gpu_each(monkeypatch):
-    import multiprocessing
-
-    import torch
-
-    from began_cli.device import pick_device
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-3")
-    assert str(pick_device("auto")) == "cuda:2"
-    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-5")
-    assert str(pick_device("auto")) == "cuda:0"
-    monkeypatch.setattr(multiprocessing.current_process(), "_name", "MainProcess")
-    assert str(pick_device("auto")) == "cuda:0"
 
 
 def test_a_search_without_a_score_is_refused(tmp_path):
@@ -190,14 +173,14 @@ def test_the_slurm_script_queues_again_only_what_was_stopped(tmp_path, end):
         time.sleep(0.2)
         process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=30)
-    said = calls.read_text()
-    assert "torchrun --nnodes 2 --nproc-per-node 4" in said
-    assert "-m began_cli train resume=auto loss=began out=run" in said
+    lines = calls.read_text()
+    assert "torchrun --nnodes 2 --nproc-per-node 4" in lines
+    assert "-m began_cli train resume=auto loss=began out=run" in lines
     if end == "signal":
-        assert said.splitlines()[-2:] == ["saved", "scontrol requeue 7"], err
+        assert lines.splitlines()[-2:] == ["saved", "scontrol requeue 7"], err
         assert process.returncode == 0
     else:
-        assert "requeue" not in said
+        assert "requeue" not in lines
         assert process.returncode == int(end)
 
 

@@ -16,6 +16,8 @@ from torch import nn
 from began_cli import ranks
 from began_cli.data.batches import Batches
 from began_cli.device import pick_device
+from began_cli.errors import UserError
+from began_cli.gan.gradients import Gradients
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.layers import BatchNorm2d
 
@@ -61,7 +63,7 @@ SHORT = {name: LINES[name] for name in ("began", "bgan", "ebgan_pt", "wgan_gp", 
 def _everything(folder):
     ranked.trajectories(folder, SHORT, 4)
     ranked.bytes_of_a_step(folder, ["loss=began", *SMALL, "batch_size=8"])
-    for work in (_overlap, _normalise, _streams, _agree, _devices):
+    for work in (_gradients, _normalise, _streams, _agree, _devices):
         work(folder)
 
 
@@ -92,44 +94,40 @@ def test_a_step_sends_the_gradients_once_and_its_scalars(pair):
     g, d = (found["weights"][key] for key in ("generator", "discriminator"))
     parameters = sum(value.nbytes for value in (*g.values(), *d.values()))
     assert sum(found["sent"]["all_reduce"]) == parameters
-    assert len(found["sent"]["all_reduce"]) == 2  # one bucket a network
+    assert len(found["sent"]["all_reduce"]) == 2  # one for each network
     # The values of its 4 real and 4 fake images; L_D's two parts, L_G and the penalty.
     assert found["sent"]["all_gather"] == [4 * (4 + 4 + 4)]
 
 
-def _overlap(folder):
-    """Buckets go off during the last backward pass, in the same order everywhere."""
-    from began_cli.gan import gradients
-
-    whole, gradients.BUCKET = gradients.BUCKET, 4 * 100  # bytes: several buckets
-    net = nn.Sequential(*[nn.Linear(10, 10) for _ in range(4)])
+def _network() -> nn.Sequential:
+    network = nn.Sequential(*[nn.Linear(10, 10) for _ in range(4)])
     with torch.no_grad():
-        for i, weight in enumerate(net.parameters()):
+        for i, weight in enumerate(network.parameters()):
             weight.fill_(0.1 * (i + 1))
-    held = gradients.Gradients(list(net.parameters()))
-    gradients.BUCKET = whole
+    return network
+
+
+def _gradients(folder):
+    """Two backward passes, with other images in each process; the sum over the processes."""
+    network = _network()
+    gradients = Gradients(list(network.parameters()))
     x = torch.full((2, 10), 1.0 + ranks.rank())
-    held.clear()
-    net(x).sum().backward()
-    assert len(held._sent) == 0
-    held.last_pass()
-    net(x).sum().backward()
-    assert len(held._sent) == len(held._buckets) > 2
-    held.complete()
-    summed = torch.cat([weight.grad.flatten() for weight in net.parameters()])
+    gradients.clear()
+    network(x).sum().backward()
+    gradients.scale(torch.tensor(3.0))
+    network(x).sum().backward()
+    gradients.sum_over_processes()
+    summed = torch.cat([weight.grad.flatten() for weight in network.parameters()])
     torch.save(summed, folder / f"summed-{ranks.rank()}.pt")
-    held.clear()
-    assert all(not weight.grad.any() for weight in net.parameters())
+    gradients.clear()
+    assert all(not weight.grad.any() for weight in network.parameters())
 
 
-def test_gradients_are_sent_while_the_backward_pass_runs(pair):
-    net = nn.Sequential(*[nn.Linear(10, 10) for _ in range(4)])
-    with torch.no_grad():
-        for i, weight in enumerate(net.parameters()):
-            weight.fill_(0.1 * (i + 1))
-    for value in (1.0, 1.0, 2.0, 2.0):  # two passes by each of two processes
-        net(torch.full((2, 10), value)).sum().backward()
-    wanted = torch.cat([weight.grad.flatten() for weight in net.parameters()])
+def test_gradients_are_summed_over_passes_and_processes(pair):
+    network = _network()
+    for value in (1.0, 2.0):  # of the two processes
+        (4 * network(torch.full((2, 10), value)).sum()).backward()  # 3 of the first pass, and 1
+    wanted = torch.cat([weight.grad.flatten() for weight in network.parameters()])
     for i in range(2):
         assert torch.allclose(torch.load(pair / f"summed-{i}.pt"), wanted, rtol=1e-5)
 
@@ -183,26 +181,65 @@ def test_each_process_has_its_own_share_of_one_shuffle(pair):
             assert torch.equal(torch.cat([a[:2], b[:2], a[2:], b[2:]]), whole[step][k])
 
 
+@ranks.on_first
+def _first_decides() -> tuple[int, int]:
+    return ranks.rank(), ranks.size()
+
+
 def _agree(folder):
-    told = []
-    told.append(ranks.anyone(ranks.rank() == 1))
-    told.append(ranks.anyone(False))
-    told.append(ranks.anyone(False))
-    told.append(ranks.of_first(lambda: f"from {ranks.rank()}"))
-    torch.save(told, folder / f"agree-{ranks.rank()}.pt")
+    any_process = ranks.AnyProcess()
+    answers = [any_process(ranks.rank() == 1), any_process(False), any_process(False)]
+    answers.append(_first_decides())
+    mark = folder / "written-by-the-first"
+    with ranks.first_then_others():
+        answers.append(mark.exists())
+        mark.touch()
+    torch.save(answers, folder / f"agree-{ranks.rank()}.pt")
 
 
-def test_all_get_the_same_answer_at_the_same_call(pair):
+def test_processes_get_the_same_answer_at_the_same_call(pair):
     for i in range(2):
-        assert torch.load(pair / f"agree-{i}.pt") == [False, True, False, "from 0"]
+        answers = torch.load(pair / f"agree-{i}.pt")
+        assert answers == [False, True, False, (0, 1), i == 1]
 
 
-def test_alone_there_is_one(monkeypatch):
-    assert (ranks.size(), ranks.rank(), ranks.first(), ranks.launched()) == (1, 0, True, False)
+def _fail(folder, who):
+    """Raise a UserError in some processes; the others wait for all."""
+    ranks.GRACE = 0.5
+    try:
+        with ranks.connect():
+            if ranks.rank() in who:
+                raise UserError("a mistake")
+            _first_decides()
+            _first_decides()
+    except (UserError, SystemExit) as error:
+        name = f"end-{os.environ['RANK']}"
+        (folder / name).write_text(f"{type(error).__name__} {error}")
+
+
+@pytest.mark.parametrize(
+    ("who", "ends"),
+    [
+        ((0,), ["UserError a mistake", "SystemExit 1"]),
+        ((1,), ["SystemExit 1", "UserError process 1: a mistake"]),
+        ((0, 1), ["UserError a mistake", "SystemExit 2"]),
+    ],
+)
+def test_one_process_reports_a_mistake_and_all_end(tmp_path, who, ends):
+    ranked.in_processes(2, _fail, tmp_path, who, connected=False)
+    assert [(tmp_path / f"end-{i}").read_text() for i in range(2)] == ends
+
+
+def test_one_process_works_by_itself():
+    assert (ranks.size(), ranks.rank(), ranks.is_first(), ranks.launched()) == (1, 0, True, False)
     rows = torch.arange(6)
     assert ranks.share(rows) is rows
-    assert ranks.anyone(True)
-    assert not ranks.anyone(False)
+    any_process = ranks.AnyProcess()
+    assert any_process(True)
+    assert not any_process(False)
+    assert _first_decides() == (0, 1)
+    with ranks.connect(), ranks.first_then_others():
+        pass
 
 
 def _devices(folder):

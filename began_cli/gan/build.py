@@ -58,7 +58,7 @@ def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimi
     weights = list(network.parameters())
     if c.name == "rmsprop":
         return RMSprop(weights, lr=lr, alpha=second, momentum=first, eps=c.eps, foreach=True)
-    fused = weights[0].device.type != "mps"
+    fused = weights[0].device.type in ("cpu", "cuda")
     if isinstance(c, AdamWOptimizerConfig):
         decay = c.weight_decay
         return AdamW(weights, lr=lr, betas=betas, eps=c.eps, weight_decay=decay, fused=fused)

@@ -7,6 +7,7 @@ Nothing here reads a value back from the device.
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -105,13 +106,13 @@ class Update:
                 self._begin()
                 part, others = x.chunk(self.accumulate)[0], z.chunk(self.accumulate)[0]
                 if isinstance(self.loss, BganDiscrete):
-                    self._learn_from_drawn(self.loss, others, last=False)
+                    self._learn_from_drawn(self.loss, others)
                 else:
                     with torch.no_grad():
                         self._generate(others)
                     separate = others if self.loss.separate_latents else None
-                    self._learn_from_fakes(others, separate, last=False)
-                self._learn_from_reals(part, part, last=False)
+                    self._learn_from_fakes(others, separate)
+                self._learn_from_reals(part, part)
         except Exception:
             self._generate, self._criticise = before
             self._keep_gradients(False)
@@ -136,20 +137,20 @@ class Update:
             assert more_latents is not None
             others = more_latents().chunk(self.accumulate)
         fakes = [
-            self._learn_from_fakes(*part, last=i + 1 == self.accumulate)
-            for i, part in enumerate(zip(z.chunk(self.accumulate), others, strict=True))
+            self._learn_from_fakes(*part)
+            for part in zip(z.chunk(self.accumulate), others, strict=True)
         ]
         factor = self.loss.fake_factor()
         if factor is not None and not self.loss.separate_latents:
             # D's gradient so far is that of L_G; its loss has c L_G.
             self._gradients_d.scale(factor)
         reals = [
-            self._learn_from_reals(part, fakes[i].images, last=i + 1 == self.accumulate)
+            self._learn_from_reals(part, fakes[i].images)
             for i, part in enumerate(x.chunk(self.accumulate))
         ]
         return self._finish(fakes, reals)
 
-    def _learn_from_fakes(self, z: Tensor, others: Tensor | None, last: bool) -> Fakes:
+    def _learn_from_fakes(self, z: Tensor, others: Tensor | None) -> Fakes:
         """Add the gradients of L_G to G's and those of the fake part of L_D to D's.
 
         Both share one forward pass. Where the fake part is c L_G one backward pass gives the
@@ -176,12 +177,10 @@ class Update:
             loss_fake = loss.fake(values)
             loss_fake.backward(seed, inputs=self._weights_d, retain_graph=True)
             (gradient,) = torch.autograd.grad(loss_g, leaf, seed)  # not for D's weights
-        if last:
-            self._gradients_g.last_pass()
         g.backward(gradient)
         return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
 
-    def _learn_from_reals(self, x: Tensor, g: Tensor, last: bool) -> Reals:
+    def _learn_from_reals(self, x: Tensor, g: Tensor) -> Reals:
         """Add the gradients of the real part of L_D, and of its penalty, to D's: 3D."""
         seed = self._seed()
         with self._autocast(x):
@@ -191,8 +190,6 @@ class Update:
             penalty = penalty.detach()
         values = self._criticise(x).values
         loss_real = self.loss.real(values)
-        if last:
-            self._gradients_d.last_pass()
         loss_real.backward(seed, inputs=self._weights_d)
         return Reals(values.detach(), loss_real.detach(), penalty)
 
@@ -200,12 +197,12 @@ class Update:
         """Take one step of the discriminator alone: 6D + 1G."""
         self._begin()
         parts = zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True)
-        for i, (x_part, z_part) in enumerate(parts):
+        for x_part, z_part in parts:
             with torch.no_grad():
                 g = self._generate(z_part)
             loss_fake = self.loss.fake(self._criticise(g).values)
             loss_fake.backward(self._seed(), inputs=self._weights_d)
-            self._learn_from_reals(x_part, g, last=i + 1 == self.accumulate)
+            self._learn_from_reals(x_part, g)
         self._step_discriminator()
         self.scaler.update()
 
@@ -217,14 +214,13 @@ class Update:
         self._begin()
         fakes, reals = [], []
         parts = zip(x.chunk(self.accumulate), z.chunk(self.accumulate), strict=True)
-        for i, (x_part, z_part) in enumerate(parts):
-            last = i + 1 == self.accumulate
-            fakes.append(self._learn_from_drawn(loss, z_part, last))
+        for x_part, z_part in parts:
+            fakes.append(self._learn_from_drawn(loss, z_part))
             black_and_white = torch.where(x_part > 0, 1.0, -1.0).to(x.dtype)
-            reals.append(self._learn_from_reals(black_and_white, fakes[-1].images, last))
+            reals.append(self._learn_from_reals(black_and_white, fakes[-1].images))
         return self._finish(fakes, reals)
 
-    def _learn_from_drawn(self, loss: BganDiscrete, z: Tensor, last: bool) -> Fakes:
+    def _learn_from_drawn(self, loss: BganDiscrete, z: Tensor) -> Fakes:
         assert isinstance(self.generator, BlackAndWhite)
         with self._autocast(z):
             logits = self.generator.logits(z)
@@ -234,8 +230,6 @@ class Update:
         loss_fake = loss.fake(values)
         loss_fake.backward(self._seed(), inputs=self._weights_d)
         loss_g = loss.reinforce(logits, drawn, values.unflatten(0, drawn.shape[:2]))
-        if last:
-            self._gradients_g.last_pass()
         loss_g.backward(self._seed())
         return Fakes(drawn, values.detach(), loss_fake.detach(), loss_g.detach())
 
@@ -250,14 +244,14 @@ class Update:
         return self.scaler.scale(self._share)
 
     def _step_discriminator(self) -> None:
-        self._gradients_d.complete()
+        self._gradients_d.sum_over_processes()
         self.scaler.step(self.optimizer_d)
         self.loss.constrain(self.discriminator)
 
     def _finish(self, fakes: list[Fakes], reals: list[Reals]) -> Measures:
         """Step both optimizers, update the average and the loss's state; return the measures."""
         self._step_discriminator()
-        self._gradients_g.complete()
+        self._gradients_g.sum_over_processes()
         self.scaler.step(self.optimizer_g)
         self.scaler.update()
         with torch.no_grad():
@@ -274,8 +268,8 @@ class Update:
             }
         return Measures(scalars, real, fake)
 
-    def _autocast(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, self.amp, enabled=self.amp is not None)
+    def _autocast(self, like: Tensor) -> AbstractContextManager[Any]:
+        return torch.autocast(like.device.type, self.amp) if self.amp else nullcontext()
 
     def _run_generator(self, z: Tensor) -> Tensor:
         with self._autocast(z):

@@ -1,1 +1,1 @@
-"""Train a generator: the loop, and what watches, logs, saves and resumes a run."""
+"""Train a generator: the loop, and all that watches, logs, saves and resumes a run."""

@@ -1,150 +1,191 @@
-"""`began train dry_run=true`: what a run would cost. Writes nothing."""
+"""`began train dry_run=true`: report what a run would cost. Writes nothing."""
 
-import io
+import dataclasses
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from began_cli import images
 from began_cli.data import sources
+from began_cli.data.sources import Source
 from began_cli.device import enough_memory, pick_device, precision_name, wait
+from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
-from began_cli.settings.train import EbganLossConfig, TrainConfig
-from began_cli.training.previews import Pictures
-from began_cli.training.setup import Ready, ready
+from began_cli.settings.train import EbganLossConfig, ScoreLossConfig, TrainConfig
+from began_cli.training.loop import CHECKPOINTS
+from began_cli.training.setup import build_parts
 
-WARM_UP, STEPS = 3, 20
-LINE = 600  # bytes of one log in metrics.jsonl, train.log and TensorBoard's scalars; measured
-HISTOGRAMS = 4_000  # bytes of one log's two histograms in TensorBoard; measured
+BUDGET = 8.0  # seconds for all steps, and for building the networks
+STEPS = 20  # that are timed at most
+
+clock = time.perf_counter
+
+
+class Work(NamedTuple):
+    """What a step takes, counted."""
+
+    flops: int
+    images: int  # real ones
+    parameters: tuple[int, int]  # of the generator and the discriminator
+    checkpoint: int  # bytes
+
+
+class Timing(NamedTuple):
+    """How long a step takes, measured."""
+
+    seconds: float
+    cfg: TrainConfig  # the settings of the largest step that was timed
+    amp: torch.dtype | None
+    compiling: float | None  # seconds; None if the step was not compiled
 
 
 def report(cfg: TrainConfig) -> None:
-    """Takes a few real steps and prints the run's size, speed, time and disk."""
+    """Print the run's size, speed and time, from a few real steps."""
     device = pick_device(cfg.device)
     source = sources.load(cfg.dataset, glance=True)
     margin_steps = 0
     if isinstance(cfg.loss, EbganLossConfig) and cfg.loss.margin == "auto":
         margin_steps = cfg.loss.margin_steps
-        cfg.loss.margin = 1.0  # any will do to measure a step
+        cfg.loss.margin = 1.0  # the time of a step does not depend on it
     with enough_memory(cfg.batch_size, cfg.model.width):
-        parts = ready(cfg, source, device)
-        compiling = compile_time(cfg, parts)
-        rows = measured(cfg, source, parts, device, compiling, margin_steps)
+        work = count(cfg, source)
+        timing = measure(cfg, source, device, work)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in rows:
+    for name, value in describe(cfg, source, device, work, timing):
         table.add_row(name, value)
+    if margin_steps:
+        table.add_row("margin", f"{margin_steps:,} steps of the autoencoder alone come first")
     console = Console(highlight=False)
     if source.warning:
         console.print(f"warning: {source.warning}", markup=False, soft_wrap=True)
     console.print(table)
 
 
-def compile_time(cfg: TrainConfig, parts: Ready) -> float | None:
-    """Seconds that compiling takes; None if it is off or fails."""
-    if cfg.compile == "off":
-        return None
-    start = time.perf_counter()
-    with suppress(Exception):  # training says why, and goes on without
-        parts.update.compile(cfg.compile, parts.batches(), parts.latents())
-        return time.perf_counter() - start
-    return None
+def count(cfg: TrainConfig, source: Source) -> Work:
+    """Count the work of a step on the meta device, which computes nothing."""
+    d = cfg.dataset
+    with torch.device("meta") as meta:
+        update = build(cfg, source.images, meta)
+        x = torch.empty(cfg.batch_size, d.channels, d.image_size, d.image_size)
+        z = torch.empty(cfg.batch_size, cfg.model.latent_dim)
+        flops = count_flops(lambda: update(lambda: x, lambda: z))
+    generator, discriminator = (
+        sum(weight.numel() for weight in network.parameters())
+        for network in (update.generator, update.discriminator)
+    )
+    tensors = [leaf for leaf in tree_leaves(update.state_dict()) if isinstance(leaf, Tensor)]
+    images = cfg.batch_size * update.loss.n_critic
+    checkpoint = sum(tensor.nbytes for tensor in tensors)
+    return Work(flops, images, (generator, discriminator), checkpoint)
 
 
-def measured(
-    cfg: TrainConfig,
-    source: sources.Source,
-    parts: Ready,
-    device: torch.device,
-    compiling: float | None,
-    margin_steps: int,
-) -> list[tuple[str, str]]:
-    """Names and values, ready to print."""
-    update, batches, stream = parts
-    images_a_step = cfg.batch_size * update.loss.n_critic
-    for _ in range(WARM_UP):
-        update(batches, stream)
-    flops = None
-    if compiling is None:  # operations inside compiled code cannot be counted
-        flops = count_flops(lambda: update(batches, stream)) / images_a_step
+def measure(cfg: TrainConfig, source: Source, device: torch.device, work: Work) -> Timing:
+    """Time ever larger steps, up to that of `cfg`, while the next one fits into the budget.
+
+    The time of the largest is scaled to `work` by the counted operations.
+    """
+    end, speed, timing = clock() + BUDGET, 0.0, None
+    for smaller in smaller_settings(cfg):
+        flops = count(smaller, source).flops
+        if speed and 2 * flops / speed > end - clock():  # one step to warm up, one to time
+            break
+        update, batches, latents = build_parts(smaller, source, device)
+        compiling = None
+        if smaller == cfg and cfg.compile != "off":
+            start = clock()
+            with suppress(Exception):  # training says why, and goes on without
+                update.compile(cfg.compile, batches(), latents())
+                compiling = clock() - start
+                end += compiling
+        step = partial(update, batches, latents)
+        time_steps(step, 1, device)
+        seconds = time_steps(step, 1, device)
+        more = min(STEPS, int((end - clock()) / seconds))
+        if smaller == cfg and more > 0:
+            seconds = time_steps(step, more, device)
+        speed = flops / seconds
+        timing = Timing(work.flops / speed, smaller, update.amp, compiling)
+    assert timing is not None
+    return timing
+
+
+def time_steps(step: Callable[[], object], steps: int, device: torch.device) -> float:
+    """Return the mean seconds of a step over some steps."""
     wait(device)
-    start = time.perf_counter()
-    for _ in range(STEPS):
-        update(batches, stream)
+    start = clock()
+    for _ in range(steps):
+        step()
     wait(device)
-    seconds = (time.perf_counter() - start) / STEPS
+    return (clock() - start) / steps
 
+
+def smaller_settings(cfg: TrainConfig) -> list[TrainConfig]:
+    """Return settings of ever larger steps: narrow networks, small batches, and last `cfg`."""
+    pack = cfg.loss.pack if isinstance(cfg.loss, ScoreLossConfig) else 1
+    batch_size = min(2 * cfg.accumulate * pack, cfg.batch_size)
+    widths = sorted({max(1, cfg.model.width // share) for share in (8, 4, 2, 1)})
+    narrow = [
+        dataclasses.replace(
+            cfg, batch_size=batch_size, model=dataclasses.replace(cfg.model, width=width)
+        )
+        for width in widths
+    ]
+    return [*(settings for settings in narrow if settings != cfg), cfg]
+
+
+def describe(
+    cfg: TrainConfig, source: Source, device: torch.device, work: Work, timing: Timing
+) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of the report."""
     count = max(source.files, len(source.images))
     pixels = count * source.images[0].nbytes
-    checkpoint = saved_size(update.state_dict())
-    logs, samples = cfg.steps // cfg.log_every, -(-cfg.steps // cfg.sample_every)
-    disk = (
-        3 * checkpoint + logs * (LINE + HISTOGRAMS) + samples * picture_bytes(parts, source, device)
-    )
-    weights = [
-        sum(w.numel() for w in n.parameters()) for n in (update.generator, update.discriminator)
-    ]
-    rows = [
-        ("data", f"{count:,} images, {size(pixels)} as uint8, from {source.origin}"),
-        ("parameters", f"G {weights[0]:,}, D {weights[1]:,}"),
-        ("computes on", f"{device}, {precision_name(update.amp)}, compile={cfg.compile}"),
-        (
-            "work",
-            "not counted when compiled" if flops is None else f"{flops / 1e9:.3g} GFLOPs an image",
-        ),
-        ("memory", memory(device)),
-        ("speed", f"{images_a_step / seconds:,.0f} images/s, {seconds * 1000:.3g} ms a step"),
-        (
-            "time",
-            f"{duration(seconds * cfg.steps)} for {cfg.steps:,} steps, without sampling and saving",
-        ),
-        ("disk", f"about {size(disk)}, of which a checkpoint takes {size(checkpoint)}"),
-    ]
+    yield "data", f"{count:,} images, {size(pixels)} as uint8, from {source.origin}"
+    yield "parameters", "G {:,}, D {:,}".format(*work.parameters)
+    yield "computes on", f"{device}, {precision_name(timing.amp)}, compile={cfg.compile}"
+    if timing.compiling is not None:
+        yield "compiling", f"{timing.compiling:.0f} s"
+    elif cfg.compile != "off" and timing.cfg == cfg:
+        yield "compiling", "fails here; the run would go on uncompiled"
+    elif cfg.compile != "off":
+        yield "compiling", "not tried here"
+    yield "work", f"{work.flops / work.images / 1e9:.3g} GFLOPs an image"
+    yield "memory", memory(device)
+    seconds = timing.seconds
+    yield "speed", f"{work.images / seconds:,.3g} images/s, {seconds * 1000:.3g} ms a step"
+    if timing.cfg != cfg:
+        smaller = f"batch_size={timing.cfg.batch_size}, model.width={timing.cfg.model.width}"
+        yield "", f"memory and speed measured with {smaller}, as larger steps take too long here;"
+        yield "", "speed scaled by the number of operations, memory not"
+    hours = duration(seconds * cfg.steps)
+    yield "time", f"{hours} for {cfg.steps:,} steps, without sampling and saving"
+    yield "disk", f"about {size((CHECKPOINTS + 1) * work.checkpoint)} for checkpoints"
     if cfg.devices > 1:
-        rows.append(("devices", f"measured on one, with the whole batch; {cfg.devices} divide it"))
-    if compiling is not None:
-        rows.insert(3, ("compiling", f"{compiling:.0f} s"))
-    if margin_steps:
-        rows.append(("margin", f"{margin_steps:,} steps of the autoencoder alone come first"))
-    if cfg.compile != "off" and compiling is None:
-        rows.append(("compiling", "fails here; the run would go on uncompiled"))
-    return rows
+        yield "devices", f"measured on one, with the whole batch; {cfg.devices} divide it"
 
 
 def memory(device: torch.device) -> str:
-    """The most that the steps took, on the device or else of this process."""
+    """Return the peak memory of the steps on a GPU, else of this process."""
     if device.type == "cuda":
         return f"{size(torch.cuda.max_memory_allocated(device))} on {device} at most, measured"
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # on Windows
         return "unknown on this system"
     unit = 1 if sys.platform == "darwin" else 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"{size(most)} of main memory at most, measured (PyTorch itself included)"
-
-
-def picture_bytes(parts: Ready, source: sources.Source, device: torch.device) -> int:
-    """Of one sample grid, and the same in TensorBoard; an untrained generator's, so an estimate."""
-    pictures = Pictures(parts.update, source.images, parts.latents.shape[1], device)
-    png = io.BytesIO()
-    images.to_pil(pictures.sheet(pictures.samples())).save(png, format="PNG", compress_level=1)
-    return 2 * png.tell()
-
-
-def saved_size(state: dict[str, Any]) -> int:
-    """Bytes of a checkpoint."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.tell()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{size(peak)} of main memory at most, measured (PyTorch itself included)"
 
 
 def size(count: float) -> str:
-    """Bytes, in words."""
+    """Return a number of bytes in words."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             break
@@ -153,7 +194,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, in words."""
+    """Return a time in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

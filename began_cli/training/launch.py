@@ -1,4 +1,4 @@
-"""`began train devices=N`: the command in N processes, which torchrun's launcher starts."""
+"""`began train devices=N`: run the command in N processes, started by torchrun's launcher."""
 
 import copy
 import logging
@@ -17,23 +17,23 @@ from began_cli.errors import UserError
 from began_cli.generators import checkpoint
 from began_cli.settings.train import TrainConfig
 from began_cli.training import resume
-from began_cli.training.signals import RESUME_ME
+from began_cli.training.signals import CAN_RESUME
 
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1,SIGUSR2"  # are passed on; the processes save and leave
-GRACE = 25  # seconds that the other processes have once one has ended, or a signal came
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1,SIGUSR2"  # passed on to the processes
+GRACE = 25  # seconds that the others have to end after a signal, or once one process has ended
 
 
-def main(cfg: TrainConfig, typed: list[str], line: list[str]) -> float | None:
-    """Runs `began train` with these settings in `cfg.devices` processes, and gives its best score.
+def main(cfg: TrainConfig, typed: list[str], words: list[str]) -> float | None:
+    """Run `began train WORDS` in `cfg.devices` processes, and return the best score, if any.
 
-    `typed` are the names of the settings that the user gave, `line` is what the processes are told.
-    Raises SystemExit as they do, UserError if one was killed.
+    `typed` are the names of the settings that the user gave. Raises SystemExit with the code of the
+    first process that failed, UserError if that was killed.
     """
     own_device(cfg.device, cfg.devices, cfg.devices - 1)
-    run = Path(resume.choose_run(copy.deepcopy(cfg), typed)[0].out)
-    # A processor's cores are divided; a GPU's process needs few.
+    run = Path(resume.make_plan(copy.deepcopy(cfg), typed).cfg.out)
+    # On the CPU the processes divide the cores; a GPU's process needs few.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // cfg.devices)))
-    plan = LaunchConfig(
+    launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=cfg.devices,
@@ -46,18 +46,18 @@ def main(cfg: TrainConfig, typed: list[str], line: list[str]) -> float | None:
         signals_to_handle=SIGNALS,
         shutdown_timeout=GRACE,
     )
-    logging.disable()  # what its agent says of every process that ends
+    logging.disable()  # the launcher's report on every process that ends
     try:
-        elastic_launch(plan, sys.executable)("-m", "began_cli", "train", *line)
+        elastic_launch(launch, sys.executable)("-m", "began_cli", "train", *words)
     except SignalException:
-        raise SystemExit(RESUME_ME) from None
+        raise SystemExit(CAN_RESUME) from None
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
-        if failure.exitcode >= 0:
-            raise SystemExit(failure.exitcode) from None  # the process has said why
+        if failure.exitcode >= 0:  # the process has reported why
+            raise SystemExit(failure.exitcode) from None
         name = signal.Signals(-failure.exitcode).name
         raise UserError(
-            f"process {number} of {cfg.devices} was ended by {name}; {way_on(run)}"
+            f"process {number} of {cfg.devices} was ended by {name}; {way_to_resume(run)}"
         ) from None
     finally:
         logging.disable(logging.NOTSET)
@@ -65,9 +65,9 @@ def main(cfg: TrainConfig, typed: list[str], line: list[str]) -> float | None:
     return saved["best"].get("value")
 
 
-def way_on(run: Path) -> str:
-    """What to do after such an end."""
-    kept = checkpoint.all_of(run)
-    if not kept:
+def way_to_resume(run: Path) -> str:
+    """Return a line that says how a run that broke off can be resumed."""
+    checkpoints = checkpoint.all_of(run)
+    if not checkpoints:
         return "no checkpoint yet"
-    return f"go on from {kept[-1].name} with began train resume={run}"
+    return f"go on from {checkpoints[-1].name} with began train resume={run}"

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, train.log and the line on the terminal.
+"""Report a run: metrics.jsonl, TensorBoard, train.log and the live line on the terminal.
 
 Between two logs nothing is read from the device: measures are summed there, and read all at once.
 """
@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,29 +26,32 @@ from torch.utils.tensorboard.summary import hparams
 from began_cli.files import replacing
 from began_cli.gan.measures import Measures
 
-STATES = ("k_t", "log_z")  # the value now is of interest, not a mean
-SHOWN = ("loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "convergence", "diversity")
+STATES = ("k_t", "log_z")  # logged as they are now, not as means
+ON_TERMINAL = ("loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "convergence", "diversity")
 
 
 class _Console(Console):
-    """A terminal that nobody reads any more (`began train | head`) does not end the run."""
+    """A console that goes on in silence when nobody reads it any more (`began train | head`)."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def print(self, *words: Any, **how: Any) -> None:
+    def print(self, *objects: Any, **options: Any) -> None:
         try:
-            super().print(*words, **how)
+            super().print(*objects, **options)
         except OSError:  # such as a full disk behind `>`
             self.on_broken_pipe()
 
 
 class Monitor:
-    """Means over the steps between two logs, told to every reader. Use as a context manager."""
+    """Means of the measures over the steps between two logs, and all that reports them.
+
+    A context manager, which closes the files.
+    """
 
     def __init__(self, run: Path, steps: int, settings: dict[str, Any], resumed_at: int) -> None:
-        """`resumed_at`: the step of the last log that a resumed run had written, else 0."""
+        """`resumed_at` is the step of the last log before a resumed run's checkpoint, else 0."""
         self.run, self.steps = run, steps
         self.logged_at = resumed_at
         self.console = _Console(highlight=False)
@@ -57,7 +61,7 @@ class Monitor:
         self._last: Measures | None = None
         self._speed = math.nan
         self.step = self._first_step = 0
-        self._shown = ""
+        self._values = ""  # the last log's, for the terminal
         self._log = (run / "train.log").open("a", encoding="utf-8")
         self._open()
         if not resumed_at:
@@ -72,34 +76,34 @@ class Monitor:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
         for stream in (self.board, self._metrics, self._log):
-            with suppress(OSError):  # a full disk has been reported when it was met
+            with suppress(OSError):  # a full disk has been reported before
                 stream.close()
 
     def _open(self) -> None:
-        """Opens metrics.jsonl and the board, both cut back to the last log that counts."""
+        """Open metrics.jsonl and TensorBoard's file, without what was logged after `logged_at`."""
         cut_back(self.run / "metrics.jsonl", self.logged_at)
         self._metrics = (self.run / "metrics.jsonl").open("a", encoding="utf-8")
         purge = self.logged_at + 1 if self.logged_at else None
         self.board = SummaryWriter(str(self.run), purge_step=purge)
 
     def rewind(self, step: int, images: int) -> None:
-        """After `load_state_dict` in the middle of a run: what came later is cut off."""
+        """Drop what was logged later, after `load_state_dict` in the middle of a run."""
         self.board.close()
         self._metrics.close()
         self._open()
         self.start(step, images)
 
     def say(self, text: str) -> None:
-        """One line for the terminal and train.log."""
+        """Write a line to the terminal and train.log."""
         self.console.print(text, markup=False, soft_wrap=True)
         self._note(text)
 
     def _note(self, text: str) -> None:
-        with suppress(OSError):  # a full disk must not keep the run from saying so
+        with suppress(OSError):  # a full disk must not keep the run from reporting it
             print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=self._log, flush=True)
 
     def warn(self, text: str, title: str = "warning") -> None:
-        """A panel on the terminal; one line where there is none, and in train.log."""
+        """Write a warning to train.log and the terminal: a panel, or a line if it is redirected."""
         line = f"{title}: {' '.join(text.split())}"
         if self.console.is_terminal:
             self.console.print(Panel(Text(text), title=title, border_style="yellow", expand=False))
@@ -108,15 +112,15 @@ class Monitor:
         self._note(line)
 
     def start(self, step: int, images: int) -> None:
-        """The clock runs from here, where `step` steps and `images` images have been done."""
+        """Start the clock after `step` steps and `images` images."""
         self.step = self._first_step = step
         self._clock = self._first_clock = time.perf_counter()
         self._clock_images = images
         if self.console.is_terminal:
-            self._live.start()  # once: it is not started again while it lives
+            self._live.start()
 
     def add(self, measures: Measures, step: int) -> None:
-        """Takes in a step's measures, without waiting for the device."""
+        """Add a step's measures to the sums, without waiting for the device."""
         values = list(measures.scalars.values())
         if self._sums:
             torch._foreach_add_(self._sums, values)
@@ -126,50 +130,61 @@ class Monitor:
         self._count += 1
         self._last, self.step = measures, step
 
-    def log(self, step: int, images: int, **more: float) -> dict[str, float]:
-        """Reads the means since the last log, adds `more`, and tells all readers."""
+    def means(self, images: int, **more: float) -> dict[str, float]:
+        """Return the means since the last log, `more`, and the images per second.
+
+        `images` is the number of images since the beginning of the run.
+        """
         assert self._last is not None
         scalars = torch.stack(self._sums).float() / self._count
-        now = {name: self._last.scalars[name] for name in self._names if name in STATES}
-        read = torch.cat([scalars, torch.stack([*now.values()]).float()]) if now else scalars
-        numbers = read.tolist()  # the one wait for the device
-        values = dict(zip([*self._names, *now], numbers, strict=True)) | more
+        states = {name: self._last.scalars[name] for name in self._names if name in STATES}
+        if states:
+            scalars = torch.cat([scalars, torch.stack([*states.values()]).float()])
+        numbers = scalars.tolist()  # the one wait for the device
+        values = dict(zip([*self._names, *states], numbers, strict=True))
         clock = time.perf_counter()
         self._speed = (images - self._clock_images) / (clock - self._clock)
-        values["images_per_second"] = self._speed
         self._clock, self._clock_images = clock, images
+        return values | more | {"images_per_second": self._speed}
 
-        line = {"step": step, "images": images}
-        line |= {f"train/{name}": value for name, value in values.items()}
-        finite = {key: value if math.isfinite(value) else None for key, value in line.items()}
-        print(json.dumps(finite), file=self._metrics, flush=True)  # JSON has no NaN
+    def log(
+        self, step: int, images: int, values: dict[str, float], alarm: str | None = None
+    ) -> None:
+        """Write `values` everywhere; in metrics.jsonl with the watchdog's fatal alarm, if any."""
+        assert self._last is not None
+        line: dict[str, Any] = {"step": step, "images": images}
+        for name, value in values.items():
+            line[f"train/{name}"] = value if math.isfinite(value) else None  # JSON has no NaN
+        if alarm is not None:
+            line["watchdog"] = alarm
+        print(json.dumps(line), file=self._metrics, flush=True)
         for name, value in values.items():
             self.board.add_scalar(f"train/{name}", value, step)
         for name, each in (("loss_real", self._last.real), ("loss_fake", self._last.fake)):
             each = each.float().cpu()
-            if (each.abs() < 1e20).all():  # TensorBoard's bins end there
+            if (each.abs() < 1e20).all():  # the range of TensorBoard's bins
                 self.board.add_histogram(name, each, step)
-        shown = [name for name in SHOWN if name in values]
-        self._shown = "  ".join(f"{name} {values[name]:.4g}" for name in shown)
+        shown = [name for name in ON_TERMINAL if name in values]
+        self._values = "  ".join(f"{name} {values[name]:.4g}" for name in shown)
         text = f"step {step:,}/{self.steps:,}  {images:,} images  {self._speed:,.0f} images/s  "
-        text += f"{self._shown}  eta {self._eta(step)}"
+        text += f"{self._values}  eta {self._eta(step)}"
         if not self.console.is_terminal:
             self.console.print(text, markup=False, soft_wrap=True)
         self._note(text)
         self._sums, self._count, self.logged_at = [], 0, step
-        return values
 
-    def scalar(self, name: str, value: float, floor: float, step: int) -> None:
-        """A score for TensorBoard, under the same tag as `began evaluate` uses."""
+    def log_score(self, name: str, value: float, floor: float, step: int) -> None:
+        """Write a score to TensorBoard, under the same tag as `began evaluate`."""
         tag = f"evaluation/{name.replace('@', '-')}"
         self.board.add_scalar(tag, value, step)
         self.board.add_scalar(f"{tag}/floor", floor, step)
 
-    def picture(self, tag: str, image: Tensor, step: int) -> None:
-        """A uint8 picture (3, H, W) for TensorBoard."""
+    def log_image(self, tag: str, image: Tensor, step: int) -> None:
+        """Write a uint8 image (3, H, W) to TensorBoard."""
         self.board.add_image(tag, image, step)
 
     def _eta(self, step: int) -> str:
+        """Return the time that the remaining steps will take, as [H:]MM:SS."""
         done, clock = step - self._first_step, time.perf_counter() - self._first_clock
         seconds = int(clock / done * (self.steps - step)) if done > 0 else 0
         hours, minutes = seconds // 3600, seconds // 60 % 60
@@ -179,13 +194,11 @@ class Monitor:
 
     def __rich__(self) -> Text:
         speed = f"{self._speed:,.0f} images/s" if self._speed == self._speed else "… images/s"
-        text = (
-            f"step {self.step:,}/{self.steps:,}  {speed}  eta {self._eta(self.step)}  {self._shown}"
-        )
-        return Text(text, no_wrap=True, overflow="ellipsis")
+        progress = f"step {self.step:,}/{self.steps:,}  {speed}  eta {self._eta(self.step)}"
+        return Text(f"{progress}  {self._values}", no_wrap=True, overflow="ellipsis")
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums since the last log, so that a resumed run logs the same means."""
+        """Return the sums since the last log, so that a resumed run logs the same means."""
         sums = dict(zip(self._names, self._sums, strict=True)) if self._sums else {}
         state = {"sums": sums, "count": self._count, "logged_at": self.logged_at}
         if self._last is not None:
@@ -201,29 +214,22 @@ class Monitor:
             self._last = Measures(scalars, last["real"].to(device), last["fake"].to(device))
 
 
-class Silent(Monitor):
-    """The monitor of a process that is not the first: it tells nobody anything."""
+class NoMonitor:
+    """The monitor of processes other than 0: its methods do nothing."""
 
-    def __init__(self) -> None:
-        self.logged_at = 0
+    logged_at = 0
+
+    def __enter__(self) -> "NoMonitor":
+        return self
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def rewind(self, step: int, images: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def warn(self, text: str, title: str = "warning") -> None: ...
-
-    def start(self, step: int, images: int) -> None: ...
-
-    def add(self, measures: Measures, step: int) -> None: ...
-
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None: ...
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **options: None
 
 
 def cut_back(metrics: Path, step: int) -> None:
-    """Drops the lines after `step` from a metrics.jsonl, and a last line that was cut short."""
+    """Drop the lines after `step` from a metrics.jsonl, and any that was cut short."""
     if not metrics.exists():
         return
     kept = []

@@ -1,8 +1,8 @@
-"""Going on with a run: which one, with which settings, and every random state."""
+"""Resume a run: find it, check its settings, and restore every random state."""
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,102 +14,121 @@ from began_cli.settings.parse import flatten, parse, read_yaml, to_plain
 from began_cli.settings.train import RESUMABLE, EbganLossConfig, TrainConfig
 
 
-def choose_run(
-    cfg: TrainConfig, typed: list[str]
-) -> tuple[TrainConfig, dict[str, Any] | None, list[str]]:
-    """The settings to run with, the checkpoint to go on from if any, and damaged ones passed over.
+class Plan(NamedTuple):
+    """What `began train` is to do."""
 
-    Raises UserError if the run folder is taken, or the run to go on with would become another one.
+    cfg: TrainConfig
+    saved: dict[str, Any] | None  # the checkpoint to resume from; None for a new run
+    warnings: list[str]  # one for each damaged checkpoint that was passed over
+    finished: bool  # nothing is left to do
+
+
+@ranks.on_first
+def make_plan(cfg: TrainConfig, typed: list[str]) -> Plan:
+    """Return the settings to run with, and the checkpoint to resume from.
+
+    `typed` are the names of the settings that the user gave. Raises UserError if the run folder is
+    taken, or if a typed setting would change what the resumed run computes.
     """
-    source = restarted(cfg) if ranks.restarted() else cfg.resume
-    source = same_run(cfg) if source == "auto" else source
+    source = _restart_source(cfg) if ranks.restarted() else cfg.resume
+    if source == "auto":
+        source = find_same_run(cfg)
     if source is None:
         if checkpoint.all_of(Path(cfg.out)):
             raise UserError(
                 f"out={cfg.out}: holds a checkpoint already; resume={cfg.out} goes on with that run"
             )
-        return cfg, None, []
-    path, saved, complaints = checkpoint.read(source, "resume")
+        return Plan(cfg, None, [], finished=False)
+    path, saved, warnings = checkpoint.read(source, "resume")
     out = cfg.out
-    cfg = resumed(cfg, typed, saved["config"])
+    cfg = merge_settings(cfg, typed, saved["config"])
     if cfg.steps < saved["step"]:
         raise UserError(f"steps={cfg.steps}: the run of {path} is at step {saved['step']} already")
-    if path.parent.name != "checkpoints":  # a loose file: the run goes on in a folder of its own
-        if checkpoint.all_of(Path(out)):
-            raise UserError(f"out={out}: holds a checkpoint already")
+    if path.parent.name == "checkpoints":
+        cfg.out = str(checkpoint.run_of(path.resolve()))
+    elif checkpoint.all_of(Path(out)):
+        raise UserError(f"out={out}: holds a checkpoint already")
+    else:  # a loose file: the run goes on in a folder of its own
         cfg.out = out
-        return cfg, saved, complaints
-    cfg.out = str(checkpoint.run_of(path.resolve()))
-    return cfg, saved, complaints
+    finished = _finished(Path(cfg.out), saved["step"], cfg.steps)
+    return Plan(cfg, saved, warnings, finished)
 
 
-def restarted(cfg: TrainConfig) -> str:
-    """Where torchrun's second attempt goes on: not where the first one began, but where it was."""
+def _restart_source(cfg: TrainConfig) -> str:
+    """Return what to resume when torchrun starts the processes again.
+
+    Not where the first attempt began, but where it came to.
+    """
     if cfg.resume in (None, "auto") or checkpoint.all_of(Path(cfg.out)):
         return "auto"
     path = Path(cfg.resume)
     return str(path.parent.parent) if path.parent.name == "checkpoints" else cfg.resume
 
 
-def same_run(cfg: TrainConfig) -> str | None:
-    """What `resume=auto` means: this run folder, or the newest under outputs/ with the same
-    settings, whichever has a checkpoint; None: there is none."""
+def find_same_run(cfg: TrainConfig) -> str | None:
+    """Return the run that `resume=auto` means, or None.
+
+    That is the run folder, or else the newest run under outputs/ with the same settings.
+    """
     if checkpoint.all_of(Path(cfg.out)):
         return cfg.out
     wanted = flatten(to_plain(cfg))
     for run in checkpoint.runs(Path("outputs")):
         try:
-            there = flatten(read_yaml(run / "config.yaml"))
+            settings = flatten(read_yaml(run / "config.yaml"))
         except (OSError, ValueError):
             continue
-        # A margin that was to be found stands there as the number it became.
-        other = [key for key, value in wanted.items() if value != there.get(key, value)]
-        if set(wanted) == set(there) and set(other) <= RESUMABLE | auto_margin(cfg):
+        # loss.margin=auto stands in config.yaml as the number that was found.
+        changed = {key for key, value in wanted.items() if value != settings.get(key, value)}
+        if set(wanted) == set(settings) and changed <= RESUMABLE | auto_margin(cfg):
             return str(run)
     return None
 
 
 def auto_margin(cfg: TrainConfig) -> set[str]:
-    """The name of the margin if it is `auto`."""
+    """Return {"loss.margin"} if the margin is `auto`, else the empty set."""
     auto = isinstance(cfg.loss, EbganLossConfig) and cfg.loss.margin == "auto"
     return {"loss.margin"} if auto else set()
 
 
-def resumed(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainConfig:
-    """The settings of a saved run with the harmless ones that the user typed.
+def merge_settings(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a saved run with those that the user typed.
 
-    Raises UserError, field by field, if a typed setting would change what the run computes.
+    Raises UserError, setting by setting, if a typed one would change what the run computes.
     """
-    now, then = flatten(to_plain(cfg)), flatten(saved)
+    new, old = flatten(to_plain(cfg)), flatten(saved)
     everything = "recipe" in typed
     changed = {
         key
-        for key, value in now.items()
-        if (everything or any(key == word or key.startswith(f"{word}.") for word in typed))
-        and value != then.get(key)
+        for key, value in new.items()
+        if (everything or any(key == name or key.startswith(f"{name}.") for name in typed))
+        and value != old.get(key)
     }
     changed -= auto_margin(cfg)
     if refused := sorted(changed - RESUMABLE):
-        fields = "; ".join(f"{key} was {then.get(key)}, not {now[key]}" for key in refused)
+        fields = "; ".join(f"{key} was {old.get(key)}, not {new[key]}" for key in refused)
         raise UserError(f"resume={cfg.resume}: this would be another run: {fields}")
-    then_settings = parse("train", saved)
+    merged = parse("train", saved)
     for key in changed:
         owner, _, name = key.rpartition(".")
-        setattr(getattr(then_settings, owner) if owner else then_settings, name, now[key])
-    return then_settings
+        setattr(getattr(merged, owner) if owner else merged, name, new[key])
+    return merged
 
 
-def finished(run: Path, steps: int) -> bool:
-    """Whether all that a run of so many steps leaves behind is there."""
-    logs = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    logged = logs and logs[-1].startswith(f'{{"step": {steps}, ')
-    last = checkpoint.all_of(run)[-1:]
-    shown = (run / "samples" / f"step-{steps:08d}.png").exists()
-    return bool(logged and shown and last == [checkpoint.path_for(run, steps)])
+def _finished(run: Path, step: int, steps: int) -> bool:
+    """Return whether a run at `step` has taken all its steps and written all its files."""
+    try:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    logged = bool(lines) and lines[-1].startswith(f'{{"step": {steps}, ')
+    sampled = (run / "samples" / f"step-{steps:08d}.png").exists()
+    newest = checkpoint.all_of(run)[-1:] == [checkpoint.path_for(run, steps)]
+    return step == steps and logged and sampled and newest
 
 
 def rng_state() -> dict[str, Any]:
-    """Every global random state, as tensors and plain values."""
+    """Return every global random state, as tensors and plain values."""
     numpy_state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = numpy_state
     version, internal, gauss = random.getstate()
@@ -122,7 +141,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Puts back what `rng_state` gave."""
+    """Restore the states that `rng_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"][0])

@@ -1,4 +1,4 @@
-"""Learning rates over a run."""
+"""Schedules of the learning rates."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ from began_cli.settings.train import LinearScheduleConfig, PlateauScheduleConfig
 
 
 class Constant:
-    """The rates stay as the optimizers have them. `after` is called once after every step."""
+    """Leave the rates as the optimizers have them.
+
+    `after` is called after every step.
+    """
 
     def __init__(self, optimizers: list[Optimizer]) -> None:
         self.optimizers = optimizers
@@ -17,18 +20,18 @@ class Constant:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """Both optimizers' groups, looked up anew: loading an optimizer's state replaces them."""
+        """The groups of both optimizers, as they are now: loading a state replaces them."""
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def after(self, step: int, scalars: dict[str, Tensor]) -> str | None:
-        """Sets the rates for the step that comes; returns what to tell the user, if anything.
+        """Set the rates for the next step; return a line for the user, or None.
 
-        `step` counts the steps done, `scalars` are the last one's, on the device.
+        `step` is the number of steps taken, `scalars` are the measures of the last one.
         """
         return None
 
     def scale(self, share: float) -> None:
-        """Multiplies the rates, now and to come, by `share`."""
+        """Multiply the rates by `share`, from now on."""
         self.first = [first * share for first in self.first]
         for group in self.groups:
             group["lr"] *= share
@@ -37,12 +40,12 @@ class Constant:
         return {"first": self.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The rates of now come back with the optimizers."""
+        """Restore the first rates; the optimizers restore the current ones."""
         self.first = state["first"]
 
 
 class Linear(Constant):
-    """The rates stay until `start`, then fall linearly to 0 at `end`."""
+    """Keep the rates until step `start`, then lower them linearly to 0 at step `end`."""
 
     def __init__(self, optimizers: list[Optimizer], c: LinearScheduleConfig) -> None:
         super().__init__(optimizers)
@@ -56,11 +59,11 @@ class Linear(Constant):
 
 
 class Plateau(Constant):
-    """The rates halve when BEGAN's M_global stalls, down to a floor.
+    """Halve the rates when BEGAN's M_global stalls, down to a floor.
 
-    M is averaged over each window of steps on the device and read once, at its end. A window stalls
-    if it is not better than the best before by the share `threshold`. After a halving the windows
-    that begin within `cooldown` steps only move the best.
+    M is averaged over each window of steps on the device and read once, at its end. It has stalled
+    if it is not lower than the best window before by the share `threshold`. Windows that begin
+    within `cooldown` steps of a halving only update the best.
     """
 
     def __init__(self, optimizers: list[Optimizer], c: PlateauScheduleConfig) -> None:
@@ -109,7 +112,7 @@ class Plateau(Constant):
 
 
 def build(c: ScheduleConfig, optimizers: list[Optimizer]) -> Constant:
-    """The schedule that the settings name."""
+    """Return the schedule that the settings name."""
     match c:
         case PlateauScheduleConfig():
             return Plateau(optimizers, c)

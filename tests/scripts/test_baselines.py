@@ -12,7 +12,7 @@ from benchmark import composed, noise
 from torch import nn
 
 from began_cli.gan import losses
-from began_cli.training.setup import ready
+from began_cli.training.setup import build_parts
 
 CPU = torch.device("cpu")
 LINE = ["dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size=4"]
@@ -25,7 +25,7 @@ def theirs(name: str, *more: str):
     made = []
     for _ in range(2):
         torch.manual_seed(0)
-        made.append(ready(cfg, noise(cfg), CPU))
+        made.append(build_parts(cfg, noise(cfg), CPU))
     return scheme.baseline(made[0].update, cfg.loss), made[1]
 
 

@@ -9,7 +9,7 @@ import benchmark
 import pytest
 import torch
 
-from began_cli.training.setup import ready
+from began_cli.training.setup import build_parts
 
 SCRIPTS = Path(benchmark.__file__).parent
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ LINE = ["loss=began", "dataset=mnist", "dataset.image_size=16", "dataset.width=8
 
 def schemes(*more: str):
     cfg = benchmark.composed([*LINE, *more])
-    ours = ready(cfg, benchmark.noise(cfg), CPU)
+    ours = build_parts(cfg, benchmark.noise(cfg), CPU)
     theirs = benchmark.Reference(ours.update, cfg.loss.gamma, cfg.loss.lambda_k, cfg.optimizer.lr)
     theirs.k_t = cfg.loss.k_0
     return ours, theirs

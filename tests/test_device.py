@@ -1,0 +1,82 @@
+"""The device, the precision and the memory of a run."""
+
+import multiprocessing
+
+import pytest
+import torch
+
+from began_cli.device import (
+    enough_memory,
+    own_device,
+    pick_device,
+    pick_precision,
+    place_images,
+    precision_name,
+)
+from began_cli.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def four_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what there is without a GPU")
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("cpu") == CPU
+    with pytest.raises(UserError, match="device=cuda:1: there are 0 CUDA devices here"):
+        pick_device("cuda:1")
+
+
+def test_gpus_are_counted_from_0(four_gpus):
+    assert str(pick_device("cuda")) == "cuda:0"
+    assert str(pick_device("cuda:3")) == "cuda:3"
+    with pytest.raises(UserError, match="device=cuda:4: there are 4 CUDA devices here"):
+        pick_device("cuda:4")
+
+
+def test_each_process_has_a_gpu_of_its_own(four_gpus):
+    assert str(own_device("auto", 4, 3)) == "cuda:3"
+    assert own_device("cpu", 8, 7) == CPU
+    with pytest.raises(UserError, match="devices=5: there are 4 CUDA devices here"):
+        own_device("auto", 5, 4)
+    with pytest.raises(UserError, match="device=cuda:1: names one device"):
+        own_device("cuda:1", 2, 0)
+
+
+def test_joblib_s_workers_take_a_gpu_each(four_gpus, monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-3")
+    assert str(pick_device("auto")) == "cuda:2"
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-5")
+    assert str(pick_device("auto")) == "cuda:0"
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "MainProcess")
+    assert str(pick_device("auto")) == "cuda:0"
+
+
+def test_precisions_by_name():
+    assert pick_precision("auto", CPU) is None
+    for name in ("fp32", "bf16", "fp16"):
+        assert precision_name(pick_precision(name, CPU)) == name
+
+
+def test_images_stay_in_main_memory_unless_a_third_of_the_device_holds_them(monkeypatch):
+    images = torch.zeros(100, dtype=torch.uint8)
+    assert place_images(images, "auto", CPU) is images
+    assert place_images(images, "cpu", CPU) is images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (300, 1000))
+    assert place_images(images, "auto", torch.device("cuda", 0)) is images
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")],
+)
+def test_full_memory_names_the_settings_to_lower(error):
+    wanted = "^batch_size=64, model.width=128: not enough memory"
+    with pytest.raises(UserError, match=wanted), enough_memory(64, 128):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), enough_memory(64, 128):
+        raise RuntimeError("another")
