@@ -158,4 +158,6 @@ def format_spread(values: list[float]) -> str:
     """Return mean ± sample standard deviation, or just the value if all are equal."""
     if len(set(values)) < 2:
         return format_number(values[0]) if values else "-"
-    return f"{format_number(statistics.mean(values))} ± {format_number(statistics.stdev(values), 2)}"
+    return (
+        f"{format_number(statistics.mean(values))} ± {format_number(statistics.stdev(values), 2)}"
+    )
