@@ -124,7 +124,7 @@ def complete_data(runs: list[Run]) -> None:
 
 def check_data(runs: list[Run]) -> list[str]:
     """Return a warning if the runs were not all trained on the same images."""
-    hashes = {run.settings.get("data") for run in runs} - {None}
+    hashes = {run.settings["data"] for run in runs if run.settings.get("data")}
     if len(hashes) < 2:
         return []
     listed = ", ".join(sorted(hashes))
