@@ -1,18 +1,17 @@
-"""Measures began against plain references, alternating in one process.
+"""Time began against plain references, in turns in one process.
 
     python scripts/benchmark.py step|scaling|loop|data|sample|startup [--rounds N] [--json] [x=y …]
 
-step     a BEGAN step against three discriminator passes, and against G's phase then D's
-scaling  a BEGAN step's time beside its work, over sizes, batches and widths
-loop     `began train`'s loop, its logs, samples and checkpoints included, against the bare step
-data     a folder of images against ImageFolder and DataLoader with two workers
+step     a BEGAN step against one with three discriminator passes, and one of G then D
+scaling  a BEGAN step's time and operations, over sizes, batches and widths
+loop     `began train` with its logs, samples and checkpoints, against the bare step
+data     a folder of images, against ImageFolder and DataLoader with two workers
 sample   `began sample` against the bare generator
 startup  `began --help` and `began train --cfg job` against importing torch
 
-Prints medians, and the ratio with its least and most over the rounds.
+Prints medians, and each ratio with its smallest and largest value over the rounds.
 """
 
-import argparse
 import copy
 import itertools
 import json
@@ -21,16 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from common import compose_settings, make_parser, report_errors
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -38,18 +34,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from began_cli import images
-from began_cli.cli import CONF
 from began_cli.commands import train
 from began_cli.data import sources
 from began_cli.data.batches import Batches
 from began_cli.device import pick_device, wait
-from began_cli.error_text import describe
-from began_cli.errors import UserError
 from began_cli.gan import latents, layers
 from began_cli.gan.flops import count_flops
 from began_cli.gan.update import Update
 from began_cli.generators import sampling
-from began_cli.settings.parse import parse, register_schemas
 from began_cli.settings.train import TrainConfig
 from began_cli.training.setup import build_batches, build_parts
 
@@ -57,9 +49,7 @@ Result = dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("what", choices=BENCHMARKS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -73,30 +63,8 @@ def main() -> None:
             print(f"{name:48} {value}")
 
 
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Says what a user can put right in one line, as began does, and ends with 2."""
-    try:
-        yield
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        print(describe(error, CONF), file=sys.stderr)
-        raise SystemExit(2) from error
-
-
-def setting(word: str) -> str:
-    """The name in `name=value`, `+name=value`, `~name` and the like."""
-    return word.partition("=")[0].lstrip("+~")
-
-
-def composed(overrides: list[str]) -> TrainConfig:
-    """The settings that `began train OVERRIDES` would use."""
-    register_schemas()
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        return parse("train", compose("train", overrides))
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that `work` takes, the device's included."""
+def time_once(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds that `work` takes, until the device is done."""
     wait(device)
     start = time.perf_counter()
     work()
@@ -104,21 +72,21 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def alternating(
+def time_in_turns(
     work: dict[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each, one after the other in every round, after one round to warm up."""
+    """Return the seconds of each piece of work in each round, after a round to warm up."""
     for each in work.values():
         each()
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, each in work.items():
-            seconds[name].append(timed(each, device))
+            seconds[name].append(time_once(each, device))
     return seconds
 
 
-def ratios(base: list[float], ours: list[float]) -> str:
-    """How many times faster ours is: the median, least and most over the rounds."""
+def format_ratio(base: list[float], ours: list[float]) -> str:
+    """Return how many times faster ours is: median, smallest and largest over the rounds."""
     each = [a / b for a, b in zip(base, ours, strict=True)]
     return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
 
@@ -127,7 +95,7 @@ def ratios(base: list[float], ours: list[float]) -> str:
 
 
 def use_plain_layers(*networks: nn.Module) -> None:
-    """PyTorch's own layers in the place of began's faster ones; the weights stay."""
+    """Compute with PyTorch's layers instead of began's faster ones, on the same weights."""
     for network in networks:
         for module in network.modules():
             if isinstance(module, layers.UpConv2d):
@@ -137,7 +105,7 @@ def use_plain_layers(*networks: nn.Module) -> None:
 
 
 class Reference:
-    """BEGAN as public repositories step it, on the same networks with PyTorch's own layers."""
+    """BEGAN's step as in public repositories, on the same networks, with PyTorch's layers."""
 
     def __init__(self, update: Update, gamma: float, lambda_k: float, lr: float) -> None:
         self.generator = copy.deepcopy(update.generator)
@@ -151,7 +119,7 @@ class Reference:
         return (v - self.discriminator(v).images).abs().mean()
 
     def three_passes(self, x: Tensor, z: Tensor) -> None:
-        """D on x, on G(z) detached and on G(z); then both steps."""
+        """Run D on x, on G(z) detached and on G(z); then step both optimizers."""
         g = self.generator(z)
         loss_real, loss_fake = self.energy(x), self.energy(g.detach())
         loss_g = self.energy(g)
@@ -164,7 +132,7 @@ class Reference:
         self.control(loss_real.item(), loss_fake.item())
 
     def two_phases(self, x: Tensor, z: Tensor) -> None:
-        """G's phase, its step included, then D's."""
+        """Update G, then D."""
         self.optimizer_g.zero_grad()
         g = self.generator(z)
         self.energy(g).backward()
@@ -181,8 +149,8 @@ class Reference:
         self.m = real + abs(balance)
 
 
-def noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
-    """Images of random pixels: a step costs the same whatever they show."""
+def make_noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
+    """Return images of random pixels: the cost of a step does not depend on them."""
     d = cfg.dataset
     shape = (count, d.channels, d.image_size, d.image_size)
     generator = torch.Generator().manual_seed(0)
@@ -191,11 +159,11 @@ def noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
     )
 
 
-def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
-    """BEGAN's step. Default: 64x64, n = 64, batch 16; with precision=bf16 ours alone is so."""
-    cfg = composed(["loss=began", "dataset=folder", "dataset.root=x", *overrides])
+def measure_step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
+    """Time a BEGAN step. Default: 64x64, n = 64, batch 16. precision=bf16 applies to ours alone."""
+    cfg = compose_settings(["loss=began", "dataset=folder", "dataset.root=x", *overrides])
     device = pick_device(cfg.device)
-    ours = build_parts(cfg, noise(cfg), device)
+    ours = build_parts(cfg, make_noise(cfg), device)
     loss: Any = cfg.loss
     plain = [Reference(ours.update, loss.gamma, loss.lambda_k, cfg.optimizer.lr) for _ in range(2)]
     x, z = ours.batches(), ours.latents()
@@ -214,8 +182,8 @@ def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
 
         return repeat
 
-    seconds = alternating({name: several(work) for name, work in once.items()}, rounds, device)
-    peak = matrix_peak(device, ours.update.amp)
+    seconds = time_in_turns({name: several(work) for name, work in once.items()}, rounds, device)
+    peak = measure_peak(device, ours.update.amp)
     result: Result = {}
     work = {}
     for name, each in seconds.items():
@@ -226,7 +194,7 @@ def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
         result[f"{name}, ms a step"] = round(1000 * median, 2)
         result[f"{name}, images/s"] = round(cfg.batch_size / median, 2)
     for name in ("three passes", "two phases"):
-        result[f"began is faster than {name}"] = ratios(seconds[name], seconds["began"])
+        result[f"began is faster than {name}"] = format_ratio(seconds[name], seconds["began"])
     if "began" in work:
         result["began's work over three passes'"] = round(work["began"] / work["three passes"], 3)
         rate = work["began"] * cfg.batch_size * steps / statistics.median(seconds["began"])
@@ -235,8 +203,8 @@ def step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
     return result
 
 
-def scaling(rounds: int, overrides: list[str]) -> Result:
-    """Each of size, batch and width by itself, from 32x32, n = 16, batch 16."""
+def measure_scaling(rounds: int, overrides: list[str]) -> Result:
+    """Vary size, batch and width one at a time, starting from 32x32, n = 16, batch 16."""
     series = {
         "size": [f"dataset.image_size={size}" for size in (32, 64, 128)],
         "batch": [f"batch_size={batch}" for batch in (8, 16, 32, 64, 128)],
@@ -247,41 +215,43 @@ def scaling(rounds: int, overrides: list[str]) -> Result:
     work: dict[str, Callable[[], Any]] = {}
     flops: dict[str, float] = {}
     for word in itertools.chain.from_iterable(series.values()):
-        cfg = composed([*base, *overrides, word])
-        parts = build_parts(cfg, noise(cfg, 128), pick_device(cfg.device))
+        cfg = compose_settings([*base, *overrides, word])
+        parts = build_parts(cfg, make_noise(cfg, 128), pick_device(cfg.device))
         work[word] = lambda parts=parts: parts.update(parts.batches, parts.latents)
         work[word]()
         flops[word] = count_flops(work[word])
-    device = pick_device(composed([*base, *overrides]).device)
+    device = pick_device(compose_settings([*base, *overrides]).device)
     seconds = {
-        word: statistics.median(each) for word, each in alternating(work, rounds, device).items()
+        word: statistics.median(each) for word, each in time_in_turns(work, rounds, device).items()
     }
     result: Result = {}
     for words in series.values():
         for before, word in zip([None, *words], words, strict=False):
-            told = f"{1000 * seconds[word]:.1f} ms, {flops[word] / 1e9:.2f} GFLOPs"
+            text = f"{1000 * seconds[word]:.1f} ms, {flops[word] / 1e9:.2f} GFLOPs"
             if before is not None:
                 slower, more = seconds[word] / seconds[before], flops[word] / flops[before]
-                told += f"; {slower:.2f} times the time for {more:.2f} times the work"
-            result[word] = told
+                text += f"; {slower:.2f} times the time for {more:.2f} times the work"
+            result[word] = text
     return result
 
 
-def matrix_peak(device: torch.device, amp: torch.dtype | None, n: int = 2048) -> float:
-    """Floating-point operations a second of the best of 20 products of n x n matrices, half of
-    them as 1x1 convolutions: on a CPU those are another library's."""
+def measure_peak(device: torch.device, amp: torch.dtype | None, n: int = 2048) -> float:
+    """Return operations per second of the fastest of 20 products of n x n matrices.
+
+    Half of them are 1x1 convolutions, which another library computes on a CPU.
+    """
     a = torch.randn(n, n, device=device, dtype=amp or torch.float32)
     image, kernel = a.view(1, n, 1, n), a.view(n, n, 1, 1)
     products = [lambda: a @ a, lambda: torch.nn.functional.conv2d(image, kernel)]
-    return 2 * n**3 / min(timed(product, device) for product in products for _ in range(10))
+    return 2 * n**3 / min(time_once(product, device) for product in products for _ in range(10))
 
 
 # --- loop -----------------------------------------------------------------------------------------
 
 
-def loop(rounds: int, overrides: list[str]) -> Result:
-    """Default: BGAN on MNIST, 1,000 steps, with the intervals that the settings name."""
-    cfg = composed(["dataset=mnist", "loss=bgan", "steps=1000", *overrides])
+def measure_loop(rounds: int, overrides: list[str]) -> Result:
+    """Time `began train`. Default: BGAN on MNIST, 1,000 steps, logs and samples as set."""
+    cfg = compose_settings(["dataset=mnist", "loss=bgan", "steps=1000", *overrides])
     cfg.steps += 1  # the first step warms up and is not counted
     device = pick_device(cfg.device)
     update, batches, stream = build_parts(cfg, sources.load(cfg.dataset), device)
@@ -290,7 +260,9 @@ def loop(rounds: int, overrides: list[str]) -> Result:
     bare, command = [], []
     for _ in range(rounds):
         update(batches, stream)
-        bare.append(timed(lambda: [update(batches, stream) for _ in range(cfg.steps - 1)], device))
+        bare.append(
+            time_once(lambda: [update(batches, stream) for _ in range(cfg.steps - 1)], device)
+        )
 
         stamps: list[float] = []
 
@@ -312,21 +284,21 @@ def loop(rounds: int, overrides: list[str]) -> Result:
     return {
         "the bare step, images/s": round(shown / statistics.median(bare)),
         "began train, images/s": round(shown / statistics.median(command)),
-        "began train over the bare step": ratios(bare, command),
+        "began train over the bare step": format_ratio(bare, command),
     }
 
 
 # --- data -----------------------------------------------------------------------------------------
 
 
-def data(rounds: int, overrides: list[str]) -> Result:
-    """Default: 5,000 JPEGs of 178x218, made for it, to 64x64; or dataset.root=FOLDER of images."""
+def measure_data(rounds: int, overrides: list[str]) -> Result:
+    """Time reading images at 64x64: 5,000 JPEGs of 178x218, or those of dataset.root=FOLDER."""
     with tempfile.TemporaryDirectory() as folder:
         given = [word for word in overrides if word.startswith("dataset.root=")]
         if not given:
             make_jpegs(Path(folder) / "photos" / "all", 5000)
             overrides = [*overrides, f"dataset.root={folder}/photos"]
-        cfg = composed(["loss=began", "dataset=folder", *overrides])
+        cfg = compose_settings(["loss=began", "dataset=folder", *overrides])
         dataset: Any = cfg.dataset
         dataset.device = "cpu"
         size = (dataset.image_size, dataset.image_size)
@@ -337,7 +309,7 @@ def data(rounds: int, overrides: list[str]) -> Result:
         cpu = torch.device("cpu")
         theirs, first, later = [], [], []
         for i in range(rounds):
-            theirs.append(timed(lambda: [x.sum() for x, _ in loader], cpu) / len(folders))
+            theirs.append(time_once(lambda: [x.sum() for x, _ in loader], cpu) / len(folders))
             dataset.cache = f"{folder}/cache-{i}"  # an empty one each time
 
             def fresh() -> None:
@@ -345,25 +317,25 @@ def data(rounds: int, overrides: list[str]) -> Result:
                 for _ in range(len(folders) // cfg.batch_size):
                     batches().sum()
 
-            first.append(timed(fresh, cpu) / len(folders))
+            first.append(time_once(fresh, cpu) / len(folders))
             batches = build_batches(cfg, sources.load(dataset), cpu)
 
             def again(batches: Batches = batches) -> None:
                 for _ in range(10 * len(folders) // cfg.batch_size):
                     batches().sum()
 
-            later.append(timed(again, cpu) / len(folders) / 10)
+            later.append(time_once(again, cpu) / len(folders) / 10)
     return {
         "ImageFolder, 2 workers, images/s": round(1 / statistics.median(theirs)),
         "began, first epoch (decode, cache), images/s": round(1 / statistics.median(first)),
         "began, later epochs, images/s": round(1 / statistics.median(later)),
-        "first epoch is faster": ratios(theirs, first),
-        "later epochs are faster": ratios(theirs, later),
+        "first epoch is faster": format_ratio(theirs, first),
+        "later epochs are faster": format_ratio(theirs, later),
     }
 
 
 def make_jpegs(folder: Path, count: int) -> None:
-    """Smooth random pictures of CelebA's size: they compress about as photographs do."""
+    """Write smooth random images of CelebA's size, which compress about as well as photographs."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for i in range(count):
@@ -374,11 +346,11 @@ def make_jpegs(folder: Path, count: int) -> None:
 # --- sample ---------------------------------------------------------------------------------------
 
 
-def sample(rounds: int, overrides: list[str], n: int = 10_000) -> Result:
-    """Default: BGAN's generator for MNIST, 10,000 images."""
-    cfg = composed(["dataset=mnist", "loss=bgan", *overrides])
+def measure_sample(rounds: int, overrides: list[str], n: int = 10_000) -> Result:
+    """Time `began sample`. Default: BGAN's generator for MNIST, 10,000 images."""
+    cfg = compose_settings(["dataset=mnist", "loss=bgan", *overrides])
     device = pick_device(cfg.device)
-    generator = build_parts(cfg, noise(cfg), device).update.ema
+    generator = build_parts(cfg, make_noise(cfg), device).update.ema
     rows = latents.from_seeds(range(n), cfg.model.latent_dim)
     chunks = rows.to(device).split(sampling.CHUNK)
 
@@ -397,21 +369,21 @@ def sample(rounds: int, overrides: list[str], n: int = 10_000) -> Result:
             made = itertools.chain.from_iterable(sampling.generate(generator, rows))
             images.save_pngs(made, names)
 
-        seconds = alternating({"bare": bare, "arrays": arrays, "pngs": pngs}, rounds, device)
+        seconds = time_in_turns({"bare": bare, "arrays": arrays, "pngs": pngs}, rounds, device)
     return {
         "the bare generator, images/s": round(n / statistics.median(seconds["bare"])),
         "as an array, images/s": round(n / statistics.median(seconds["arrays"])),
         "as PNG files, images/s": round(n / statistics.median(seconds["pngs"])),
-        "arrays over the bare generator": ratios(seconds["bare"], seconds["arrays"]),
-        "PNG files over the bare generator": ratios(seconds["bare"], seconds["pngs"]),
+        "arrays over the bare generator": format_ratio(seconds["bare"], seconds["arrays"]),
+        "PNG files over the bare generator": format_ratio(seconds["bare"], seconds["pngs"]),
     }
 
 
 # --- startup --------------------------------------------------------------------------------------
 
 
-def startup(rounds: int, overrides: list[str]) -> Result:
-    """Whole processes, each from its start."""
+def measure_startup(rounds: int, overrides: list[str]) -> Result:
+    """Time whole processes."""
 
     def process(*line: str) -> Callable[[], Any]:
         return lambda: subprocess.run([sys.executable, *line], check=True, capture_output=True)
@@ -421,22 +393,22 @@ def startup(rounds: int, overrides: list[str]) -> Result:
         "began --help": process("-m", "began_cli", "--help"),
         "began train --cfg job": process("-m", "began_cli", "train", *overrides, "--cfg", "job"),
     }
-    seconds = alternating(work, rounds, torch.device("cpu"))
+    seconds = time_in_turns(work, rounds, torch.device("cpu"))
     result: Result = {f"{name}, s": round(statistics.median(t), 2) for name, t in seconds.items()}
     for name in list(work)[1:]:
-        result[f"{name} is faster"] = ratios(seconds["import torch"], seconds[name])
+        result[f"{name} is faster"] = format_ratio(seconds["import torch"], seconds[name])
     return result
 
 
 BENCHMARKS: dict[str, Callable[[int, list[str]], Result]] = {
-    "step": step,
-    "scaling": scaling,
-    "loop": loop,
-    "data": data,
-    "sample": sample,
-    "startup": startup,
+    "step": measure_step,
+    "scaling": measure_scaling,
+    "loop": measure_loop,
+    "data": measure_data,
+    "sample": measure_sample,
+    "startup": measure_startup,
 }
 
 if __name__ == "__main__":
-    with plainly():
+    with report_errors():
         main()

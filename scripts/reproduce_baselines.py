@@ -1,19 +1,19 @@
-"""began's losses against common public ways to write them, at equal wall-clock.
+"""Compare began's losses with common public implementations, at equal wall-clock time.
 
     python scripts/reproduce_baselines.py [--seconds 300] [--fid 100] [--seeds 0 1 …]
         [--slice 20] [--json FILE] [--only NAME …] [-- dataset.root=FOLDER setting=value …]
 
-plain_began       three D passes a step; k_t is not clamped                      (loss=began)
+plain_began       three D passes per step; k_t is not clamped                    (loss=began)
 summed_began      the same with k_t clamped, but D minimises L_D + L_G           (loss=began)
 log_sigmoid_bgan  L_G = 1/2 E[(log D - log(1 - D))^2], D a sigmoid               (loss=bgan)
 mse_ebgan         E = mean squared error, the norm's margin, the batch's hinge   (loss=ebgan)
 
-Each has the networks, first weights, data, latents, optimizers and averaged generator of the loss
-in brackets, all at constant rates and in single precision. Every scheme trains for --slice seconds
-in turn, all in one process; after each turn, outside the time that counts, the averaged generator
-is scored. "s to FID" is thus right to a slice. A scheme ends early once a weight is not finite
-("NaN at step N": N has the first loss that is not); "collapsed": at the end the samples differ by
-less than a share watch.diversity of what the data do.
+Each has the networks, initial weights, data, latents, optimizers and averaged generator of the loss
+in brackets, with constant learning rates and in single precision. The schemes train in turns of
+--slice seconds, all in one process. After each turn the averaged generator is scored; this does not
+count as training time, so "s to FID" is exact to one slice. A scheme ends early when a weight is
+not finite ("NaN at step N": the first step whose loss is not). "collapsed": at the end the samples
+vary by less than watch.diversity times what the data do.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from benchmark import composed, plainly, setting, use_plain_layers
+from benchmark import use_plain_layers
+from common import compose_settings, make_parser, name_of, report_errors
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,17 +42,17 @@ from began_cli.training.setup import build_parts
 
 
 class Baseline:
-    """Three passes of D: on x, on G(z) detached and on G(z); then a step of both optimizers."""
+    """Three passes of D, on x, on G(z) detached and on G(z); then a step of both optimizers."""
 
     def __init__(self, update: Update, loss: Any) -> None:
-        """Trains `update`'s networks with its optimizers; `loss` are the loss's settings."""
+        """Train the networks of `update` with its optimizers; `loss` are the loss settings."""
         self.generator, self.discriminator = update.generator, update.discriminator
         self.optimizer_g, self.optimizer_d = update.optimizer_g, update.optimizer_d
         self.ema, self.ema_decay, self.steps = update.ema, update.ema_decay, 0
         use_plain_layers(self.generator, self.discriminator)
 
     def value(self, v: Tensor) -> Tensor:
-        """What the losses are made of, one number an image: an energy or a logit."""
+        """Return one number per image, an energy or a probability: input of the losses."""
         raise NotImplementedError
 
     def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class Baseline:
         return fake.mean()
 
     def step(self, x: Tensor, z: Tensor) -> Tensor:
-        """One step of both networks; L_D + L_G."""
+        """Update both networks, and return L_D + L_G."""
         g = self.generator(z)
         real, fake = self.value(x), self.value(g.detach())
         loss_d, loss_g = self.loss_d(real, fake), self.loss_g(self.value(g))
@@ -77,14 +78,14 @@ class Baseline:
 
     def backward(self, loss_d: Tensor, loss_g: Tensor) -> None:
         loss_g.backward()
-        self.optimizer_d.zero_grad()  # L_G is not D's to minimise
+        self.optimizer_d.zero_grad()  # D does not minimise L_G
         loss_d.backward()
 
     def control(self, real: float, fake: float) -> None:
-        """The loss's own state after a step, from the mean values."""
+        """Update the state of the loss, given the mean values of a step."""
 
     def average(self) -> None:
-        """The moving average of the generator, as `began train` keeps it."""
+        """Update the moving average of the generator as `began train` does."""
         decay = min(self.ema_decay, (1 + self.steps) / (10 + self.steps))
         now = self.generator.state_dict()
         for name, mean in self.ema.state_dict().items():
@@ -93,7 +94,7 @@ class Baseline:
 
 
 class PlainBegan(Baseline):
-    """BEGAN with three D passes and a k_t that nothing holds in [0, 1]."""
+    """BEGAN with three D passes and a k_t that may leave [0, 1]."""
 
     def __init__(self, update: Update, loss: Any) -> None:
         super().__init__(update, loss)
@@ -121,13 +122,13 @@ class SummedBegan(PlainBegan):
 
 
 class LogSigmoidBgan(Baseline):
-    """BGAN on D's probabilities: cross-entropy for D, a difference of logarithms for G."""
+    """BGAN on probabilities: cross-entropy for D, a difference of logarithms for G."""
 
     def value(self, v: Tensor) -> Tensor:
         return self.discriminator(v).sigmoid()
 
     def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
-        # It refuses NaN, on a GPU by ending the process; what was NaN is so in L_G still.
+        # binary_cross_entropy fails on NaN, on a GPU with the whole process; L_G still is NaN.
         real, fake = real.nan_to_num(), fake.nan_to_num()
         on_real = F.binary_cross_entropy(real, torch.ones_like(real))
         return on_real + F.binary_cross_entropy(fake, torch.zeros_like(fake))
@@ -137,7 +138,7 @@ class LogSigmoidBgan(Baseline):
 
 
 class MseEbgan(Baseline):
-    """EBGAN with the mean squared error as its energy and a hinge on the batch's mean."""
+    """EBGAN with the mean squared error as energy and a hinge on the mean of the batch."""
 
     def __init__(self, update: Update, loss: Any) -> None:
         super().__init__(update, loss)
@@ -168,14 +169,14 @@ SCHEMES = {
 }
 
 
-# What the comparison itself decides, or what the plain schemes do not have.
+# Settings that are the same for all schemes, or that the baselines do not have.
 FIXED = ("loss", "seed", "steps", "schedule", "precision", "accumulate", "compile")
 FIXED += ("loss.log_z", "loss.energy", "loss.margin", "loss.pack", "loss.separate_latents")
 FIXED += ("evaluation.score",)
 
 
 class Point(NamedTuple):
-    """A score after so many seconds of training."""
+    """The scores after some time of training."""
 
     seconds: float
     steps: int
@@ -184,7 +185,7 @@ class Point(NamedTuple):
 
 
 class Contender:
-    """One scheme in training: its streams, its clock and its scores."""
+    """A scheme in training, with its data, its clock and its scores."""
 
     def __init__(self, name: str, cfg: TrainConfig, source: sources.Source) -> None:
         self.name, self.cfg, self.device = name, cfg, pick_device(cfg.device)
@@ -192,12 +193,12 @@ class Contender:
         parts = build_parts(cfg, source, self.device)
         self.update, self.batches, self.latents = parts
         self.pictures = Previews(self.update, source.images, cfg.model.latent_dim, self.device)
-        made = SCHEMES[name].baseline
-        if made and getattr(cfg.model, "residual", False):
+        baseline = SCHEMES[name].baseline
+        if baseline and getattr(cfg.model, "residual", False):
             raise UserError("model.residual=true: the baselines do not move the carry")
-        self.step = made(self.update, cfg.loss).step if made else self.own_step
+        self.step = baseline(self.update, cfg.loss).step if baseline else self.own_step
         self.steps, self.seconds = 0, 0.0
-        self.broken: int | None = None  # the step whose loss was the first not to be finite
+        self.broken: int | None = None  # first step whose loss was not finite
         self.curve: list[Point] = []
 
     def own_step(self, x: Tensor, z: Tensor) -> Tensor:
@@ -205,7 +206,7 @@ class Contender:
         return scalars["loss_d"] + scalars["loss_g"]
 
     def train(self, seconds: float) -> None:
-        """Steps for that long, then a look at the weights."""
+        """Train for that long, then check that the weights are finite."""
         losses = []
         wait(self.device)
         start = time.perf_counter()
@@ -217,19 +218,19 @@ class Contender:
         weights = [weight for network in networks for weight in network.parameters()]
         if not all(bool(weight.isfinite().all()) for weight in weights):
             wrong = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
-            # No such loss: the last step's was finite, but not its gradient.
+            # If all losses were finite, a gradient of the last step was not.
             self.broken = self.steps + (wrong[0] + 1 if wrong else len(losses))
         self.steps += len(losses)
 
     def score(self, scorer: Scorer) -> None:
-        found = scorer(self.update.ema).value
-        self.curve.append(Point(self.seconds, self.steps, found, self.pictures.diversity()))
+        fid = scorer(self.update.ema).value
+        self.curve.append(Point(self.seconds, self.steps, fid, self.pictures.diversity()))
 
-    def over(self, seconds: float) -> bool:
+    def is_done(self, seconds: float) -> bool:
         return self.broken is not None or self.seconds >= seconds
 
     def row(self, fid: float) -> dict[str, Any]:
-        """What the table and the file tell of it."""
+        """Return its entry in the table and the file."""
         last = self.curve[-1] if self.curve and self.broken is None else None
         if self.broken is not None:
             verdict = f"NaN at step {self.broken:,}"
@@ -257,38 +258,38 @@ def finite(number: float) -> float | None:
 def compare(
     names: list[str], words: list[str], seeds: list[int], seconds: float, turn: float
 ) -> tuple[list[Contender], dict[str, Any]]:
-    """Trains the schemes in turns, one seed after the other; them, and what judged them."""
+    """Train the schemes in turns, one seed after the other; return them and the conditions."""
     done: list[Contender] = []
     scorer = source = None
     for seed in seeds:
         line = ["precision=fp32", *words, f"seed={seed}", "evaluation.score=fid"]
-        made = {name: composed([f"loss={SCHEMES[name].loss}", *line]) for name in names}
+        made = {name: compose_settings([f"loss={SCHEMES[name].loss}", *line]) for name in names}
         first = made[names[0]]
         if scorer is None or source is None:
             source = sources.load(first.dataset)
             scorer = Scorer(first, source)
         field = [Contender(name, cfg, source) for name, cfg in made.items()]
-        while running := [each for each in field if not each.over(seconds)]:
+        while running := [each for each in field if not each.is_done(seconds)]:
             for each in running:
                 each.train(min(turn, seconds - each.seconds))
                 if each.broken is None:
                     each.score(scorer)
-                tell(each)
+                print_progress(each)
         done += field
     assert scorer is not None
     assert source is not None
-    judged = {
+    conditions = {
         "extractor": scorer.judges.extractor.label,
         "N": scorer.n,
         "FID of real images": scorer.floor,
         "data": source.origin,
         "images": len(source.images),
     }
-    return done, judged
+    return done, conditions
 
 
-def tell(each: Contender) -> None:
-    """A line of progress."""
+def print_progress(each: Contender) -> None:
+    """Print a line of progress to stderr."""
     line = f"{each.name} (seed {each.cfg.seed}): {each.seconds:.0f} s, {each.steps:,} steps, "
     if each.broken is not None:
         line += f"NaN at step {each.broken:,}"
@@ -297,7 +298,7 @@ def tell(each: Contender) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def table(rows: list[dict[str, Any]], fid: float) -> str:
+def make_table(rows: list[dict[str, Any]], fid: float) -> str:
     def shown(number: float | None, digits: int) -> str:
         return "-" if number is None else f"{number:.{digits}f}"
 
@@ -325,46 +326,47 @@ def table(rows: list[dict[str, Any]], fid: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--seconds", type=above_zero, default=300, help="of training for each scheme"
     )
-    parser.add_argument("--seconds", type=above_0, default=300, help="of training for each scheme")
-    parser.add_argument("--slice", type=above_0, default=20, help="seconds of one turn")
-    parser.add_argument("--fid", type=above_0, default=100, help="the FID to reach")
+    parser.add_argument("--slice", type=above_zero, default=20, help="seconds of one turn")
+    parser.add_argument("--fid", type=above_zero, default=100, help="the FID to reach")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=SCHEMES, default=list(SCHEMES), metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for every score of every scheme")
     parser.add_argument("settings", nargs="*", help="as for `began train`, for all schemes")
     args = parser.parse_intermixed_args()
     for word in args.settings:
-        if setting(word) in FIXED:
+        if name_of(word) in FIXED:
             parser.error(f"{word}: not to be set here: it would not be the same for all schemes")
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         parser.error(f"--json {args.json}: must name a file in a folder that is there")
-    with plainly():
-        done, judged = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
-        report(args, done, judged)
+    with report_errors():
+        done, conditions = compare(args.only, args.settings, args.seeds, args.seconds, args.slice)
+        report(args, done, conditions)
 
 
-def above_0(text: str) -> float:
+def above_zero(text: str) -> float:
     number = float(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: wants a number above 0")
     return number
 
 
-def report(args: argparse.Namespace, done: list["Contender"], judged: dict[str, Any]) -> None:
-    """The table, and the file."""
+def report(args: argparse.Namespace, done: list["Contender"], conditions: dict[str, Any]) -> None:
+    """Print the table, and write the file."""
     rows = [each.row(args.fid) for each in done]
     print(
-        f"{judged['images']:,} images of {judged['data']}; FID by {judged['extractor']}, "
-        f"{judged['N']:,} samples, real against real {judged['FID of real images']:.1f}; "
+        f"{conditions['images']:,} images of {conditions['data']}; "
+        f"FID by {conditions['extractor']}, "
+        f"{conditions['N']:,} samples, real against real {conditions['FID of real images']:.1f}; "
         f"{args.seconds:g} s a scheme on {done[0].device}"
     )
-    print(table(rows, args.fid))
+    print(make_table(rows, args.fid))
     if args.json:
         asked = {name: getattr(args, name) for name in ("seconds", "slice", "fid", "settings")}
-        args.json.write_text(json.dumps(asked | judged | {"schemes": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps(asked | conditions | {"schemes": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,34 @@
-"""The curves of healthy and unhealthy runs that docs/losses shows.
+"""Draw the curves of healthy and unhealthy runs that docs/losses shows.
 
     python scripts/reproduce_curves.py [--only began …] [--out curves] [setting=value …]
 
-For each page a picture, PAGE-curves.png in --out, of a healthy run and of some that go wrong on
-purpose: MNIST, 2,000 steps of 64, seed 0, two minutes each on one core. What the watchdog said of
-them is printed. Runs stay in --out, and what is done is not done again. Settings are those of
-`began train`, for all runs: dataset.root=FOLDER, precision=bf16.
+For each page, writes PAGE-curves.png to --out: a healthy run and some that go wrong on purpose.
+Each trains on MNIST for 2,000 steps of 64 images, seed 0, in two minutes on one core. Prints the
+watchdog's alarms. Runs are kept in --out, and a finished run is not repeated. The settings are
+those of `began train`, for all runs: dataset.root=FOLDER, precision=bf16.
 """
 
-import argparse
 import math
 from pathlib import Path
 
-from benchmark import composed, plainly, setting
+from common import (
+    check_settings,
+    compose_settings,
+    make_parser,
+    name_of,
+    newest_step,
+    read_logs,
+    report_errors,
+    run_began,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from reproduce_table import began, logs_of, newest, refuse_another
 
 from began_cli.comparison.plots import PALETTE
 
 STEPS, BATCH, EVERY = 2000, 64, 50
-FAR = 20  # times
-# A page's measures and runs: what a run shows, and the settings that make it.
+FAR = 20  # times the largest value of the first run, after its first quarter
+# For each page, the measures to draw and the runs: label -> settings.
 PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "began": (
         ("loss_real", "loss_fake", "k_t", "diversity"),
@@ -67,48 +74,52 @@ OWN = ("loss", "steps", "out", "log_every", "seed")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=PAGES, default=list(PAGES), metavar="PAGE")
     parser.add_argument("--out", type=Path, default=Path("curves"))
     parser.add_argument("settings", nargs="*", help="as for `began train`")
     args = parser.parse_intermixed_args()
     for word in args.settings:
-        if "=" not in word or setting(word) in OWN:
+        if "=" not in word or name_of(word) in OWN:
             parser.error(f"{word}: wants a setting=value other than {', '.join(OWN)}")
-    with plainly():
+    with report_errors():
         for page in args.only:
-            measures, lines = PAGES[page]
-            runs = {label: args.out / f"{page}-{i}" for i, label in enumerate(lines)}
+            measures, settings = PAGES[page]
+            runs = {label: args.out / f"{page}-{i}" for i, label in enumerate(settings)}
             for label, run in runs.items():
-                train(run, lines[label], args.settings)
-                print(f"{page}, {label}: {'; '.join(alarms(run)) or 'no alarm'}", flush=True)
-            print(picture(args.out / f"{page}-curves.png", measures, runs))
+                complete_run(run, settings[label], args.settings)
+                print(f"{page}, {label}: {'; '.join(read_alarms(run)) or 'no alarm'}", flush=True)
+            print(draw_curves(args.out / f"{page}-curves.png", measures, runs))
 
 
-def train(run: Path, settings: list[str], others: list[str]) -> None:
-    """One run, as far as it has not been done; refuses one that was made with other settings."""
+def complete_run(run: Path, settings: list[str], others: list[str]) -> None:
+    """Train a run, as far as that has not been done.
+
+    Raise UserError if it was started with other values of the settings in `others`.
+    """
     line = ["dataset=mnist", f"steps={STEPS}", f"batch_size={BATCH}", f"log_every={EVERY}"]
     line += ["seed=0", *settings, *others]
-    refuse_another(run, composed(line), others)
-    if newest(run) == 0:
-        began("train", *line, f"out={run}")
-    elif newest(run) < STEPS:
-        began("train", f"resume={run}")
+    check_settings(run, compose_settings(line), others)
+    if newest_step(run) == 0:
+        run_began("train", *line, f"out={run}")
+    elif newest_step(run) < STEPS:
+        run_began("train", f"resume={run}")
 
 
-def alarms(run: Path) -> list[str]:
-    """What the watchdog said."""
+def read_alarms(run: Path) -> list[str]:
+    """Return what the watchdog reported, alarms and hints."""
     lines = (run / "train.log").read_text(encoding="utf-8").splitlines()
-    return [said for line in lines if (said := line.partition(" watchdog: ")[2])]
+    return [alarm for line in lines if (alarm := line.partition(" watchdog: ")[2])]
 
 
-def picture(path: Path, measures: tuple[str, ...], runs: dict[str, Path]) -> Path:
-    """A panel a measure, a line a run; logarithmic beyond 1 if they go FAR from the first run's."""
+def draw_curves(path: Path, measures: tuple[str, ...], runs: dict[str, Path]) -> Path:
+    """Draw a panel per measure, a line per run, and return `path`.
+
+    A panel is logarithmic beyond 1 if a run goes FAR beyond the first.
+    """
     figure = Figure(figsize=(3.2 * len(measures), 3.1), layout="constrained")
     panels = figure.subplots(1, len(measures))
-    logs = {label: logs_of(run) for label, run in runs.items()}
+    logs = {label: read_logs(run) for label, run in runs.items()}
     for panel, measure in zip(panels, measures, strict=True):
         name, far = f"train/{measure}", 0.0
         for (label, logged), colour in zip(logs.items(), PALETTE, strict=False):

@@ -1,18 +1,17 @@
-"""GANs on a ring of 8 Gaussians: how many modes does each loss find in a few minutes?
+"""Count the modes that each loss finds on a ring of 8 Gaussians in a few minutes.
 
     python scripts/reproduce_ring.py [--minutes 3] [--losses gan bgan …] [--out ring]
 
-Trains each loss on one CPU thread, with the data set's settings and loss.pack=4 where there is
-such a thing. Counts a mode as found if at least 1 % of 10,000 samples lie within 4 standard
-deviations of it, and writes a picture of the samples over the data.
+Trains each loss on one CPU thread, with the settings of the data set, and with loss.pack=4 for the
+losses that have it. A mode is found if at least 1 % of 10,000 samples lie within 4 standard
+deviations of it. Draws the samples over the data.
 """
 
-import argparse
 import time
 from pathlib import Path
 
 import torch
-from benchmark import composed, plainly
+from common import compose_settings, make_parser, report_errors
 
 from began_cli import images
 from began_cli.data import sources
@@ -25,7 +24,7 @@ LOSSES = ("gan", "bgan", "wgan_gp", "wgan", "ebgan", "ebgan_pt", "began")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = make_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, metavar="LOSS")
     parser.add_argument("--out", type=Path, default=Path("ring"))
@@ -35,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     for loss in args.losses:
-        found, near, steps, seconds = run(loss, args.minutes, args.seed, args.out, args.settings)
+        found, near, steps, seconds = train(loss, args.minutes, args.seed, args.out, args.settings)
         print(
             f"{loss:10} {found} of 8 modes, {near:6.1%} of samples within 4 sd, "
             f"{steps:,} steps in {seconds:.0f} s",
@@ -43,12 +42,12 @@ def main() -> None:
         )
 
 
-def run(
+def train(
     loss: str, minutes: float, seed: int, out: Path, more: list[str]
 ) -> tuple[int, float, int, float]:
-    """Modes found, share of samples near one, steps, seconds."""
+    """Return the number of modes found, the share of samples near one, the steps and seconds."""
     packed = ["loss.pack=4"] if loss in PACKED else []
-    cfg = composed([f"loss={loss}", "dataset=ring", f"seed={seed}", *packed, *more])
+    cfg = compose_settings([f"loss={loss}", "dataset=ring", f"seed={seed}", *packed, *more])
     torch.manual_seed(seed)
     source = sources.load(cfg.dataset)
     update, batches, stream = build_parts(cfg, source, torch.device("cpu"))
@@ -59,13 +58,12 @@ def run(
     z = latents.from_seeds(range(10_000), cfg.model.latent_dim)
     points = sample(update.ema, z)
     images.save_png(images.draw_points(points[:3000], source.images[:3000]), out / f"{loss}.png")
-    found, near = modes(points, 8, 0.75, 0.02)
+    found, near = count_modes(points, 8, 0.75, 0.02)
     return found, near, update.step, seconds
 
 
-def modes(points: torch.Tensor, n: int, radius: float, spread: float) -> tuple[int, float]:
-    """Modes with 1 % of the points (N, 2, 1, 1) within 4 standard deviations, and the share of all
-    points that lie so near one."""
+def count_modes(points: torch.Tensor, n: int, radius: float, spread: float) -> tuple[int, float]:
+    """Return how many modes are found by points (N, 2, 1, 1), and the share of points near one."""
     angle = torch.arange(n) * (2 * torch.pi / n)
     centres = radius * torch.stack([angle.cos(), angle.sin()], 1)
     distance, nearest = torch.cdist(points.flatten(1), centres).min(1)
@@ -75,5 +73,5 @@ def modes(points: torch.Tensor, n: int, radius: float, spread: float) -> tuple[i
 
 
 if __name__ == "__main__":
-    with plainly():
+    with report_errors():
         main()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from benchmark import composed
+from common import compose_settings
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -77,7 +77,7 @@ MACHINES = [
 
 def cost_of(line: list[str]) -> Cost:
     """Counted in one real step of two images; both counts grow with the batch."""
-    cfg = composed([*line, "device=cpu"])
+    cfg = compose_settings([*line, "device=cpu"])
     d, batch = cfg.dataset, cfg.batch_size
     pixels = torch.zeros(2, d.channels, d.image_size, d.image_size, dtype=torch.uint8)
     update = build(cfg, pixels, CPU)

@@ -1,30 +1,28 @@
-"""Samples of runs side by side, from the same latents, under the setting that tells them apart.
+"""Draw samples of runs side by side, from the same latents, labelled with a setting.
 
     python scripts/strip_of_runs.py RUN|FOLDER … --by loss.gamma [--n 36] [--out strip.png]
 
-A grid of each run's averaged generator, seeds 0 to n - 1, in order of that setting.
+A grid of images of each run's averaged generator, seeds 0 to n - 1, sorted by that setting.
 """
 
 import argparse
 from pathlib import Path
 
-from benchmark import plainly
+from common import at_least, make_parser, report_errors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from reproduce_table import at_least
-from table_of_runs import Run, ranked, runs_of, word
+from table_of_runs import Run, format_setting, read_runs
 
 from began_cli import images, load_generator
+from began_cli.comparison.tables import rank
 from began_cli.errors import UserError
 
 DPI = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN|FOLDER")
     parser.add_argument("--by", required=True, metavar="SETTING")
     parser.add_argument("--n", type=at_least(1), default=36, help="images of a run")
@@ -32,31 +30,32 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix != ".png":
         parser.error(f"--out {args.out}: wants a name that ends with .png")
-    with plainly():
-        print(strip(runs_of(args.runs), args))
+    with report_errors():
+        print(draw_strip(read_runs(args.runs), args))
 
 
-def strip(found: list[Run], args: argparse.Namespace) -> Path:
-    values = {run.folder: OmegaConf.select(run.settings, args.by) for run in found}
-    for run, value in values.items():
+def draw_strip(runs: list[Run], args: argparse.Namespace) -> Path:
+    """Write the picture and return its path. Raise UserError if a run lacks the setting."""
+    values = {run.folder: OmegaConf.select(run.settings, args.by) for run in runs}
+    for folder, value in values.items():
         if value is None or isinstance(value, DictConfig):
-            raise UserError(f"--by {args.by}: {run} has no such setting")
-    runs = sorted(values, key=lambda run: ranked(values[run]))
+            raise UserError(f"--by {args.by}: {folder} has no such setting")
+    folders = sorted(values, key=lambda folder: rank(values[folder]))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheets = []
-    for run in runs:
-        generator = load_generator(run)
-        made = generator(generator.latents(range(args.n)))
-        sheets.append(images.to_pil(images.grid(images.to_uint8(made), images.columns_for(args.n))))
-    widths = [max(sheet.width, 120) + 20 for sheet in sheets]  # room for what is below it
+    for folder in folders:
+        generator = load_generator(folder)
+        samples = images.to_uint8(generator(generator.latents(range(args.n))))
+        sheets.append(images.to_pil(images.grid(samples, images.columns_for(args.n))))
+    widths = [max(sheet.width, 120) + 20 for sheet in sheets]  # wide enough for the label
     width = sum(widths)
     height = max(sheet.height for sheet in sheets) + 30
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     left = 10
-    for run, sheet, room in zip(runs, sheets, widths, strict=True):  # pixel for pixel
-        figure.figimage(sheet, left, height - 5 - sheet.height)
-        name = f"{args.by.rpartition('.')[2]} = {word(values[run])}"
-        figure.text(left / width, 8 / height, name, fontsize=10, weight="bold")
+    for folder, sheet, room in zip(folders, sheets, widths, strict=True):
+        figure.figimage(sheet, left, height - 5 - sheet.height)  # one pixel for each of its own
+        label = f"{args.by.rpartition('.')[2]} = {format_setting(values[folder])}"
+        figure.text(left / width, 8 / height, label, fontsize=10, weight="bold")
         left += room
     FigureCanvasAgg(figure).print_png(args.out)
     return args.out

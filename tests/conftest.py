@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -83,3 +84,16 @@ def tiny_run(began, digits, tmp_path) -> Path:
     line = ["train", "steps=4", f"dataset.root={digits}", f"hydra.run.dir={run}", *TINY]
     assert began(*line)[0] == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def trained_sweep(tmp_path_factory) -> Path:
+    from sweep import train_sweep
+
+    return train_sweep(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def sweep(trained_sweep, tmp_path) -> Path:
+    """A copy of four tiny runs, for a test to change."""
+    return shutil.copytree(trained_sweep, tmp_path / "sweep")

@@ -1,1 +1,1 @@
-"""Runs beside each other: what differed, what came of it, on one page."""
+"""Compare runs: read their folders, group them by settings, and put them on one page."""

@@ -1,18 +1,17 @@
-"""What a run folder tells of itself: its state, its curves and its scores, read with suspicion.
+"""Read what a run folder holds: curves from metrics.jsonl, scores from evaluation.json.
 
-Other programs, and other versions of this one, may have written these files, or half of them.
+The files may be damaged, cut short, or written by another version or program.
 """
 
 import json
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from began_cli.settings.commands import NEIGHBOURLY
 
-# What is drawn and told of metrics.jsonl, in this order, with the papers' names.
+# The measures in metrics.jsonl that are plotted and tabulated, in this order, by the papers' names.
 CURVES = {
     "train/convergence": "M_global",
     "train/k_t": "k_t",
@@ -22,21 +21,23 @@ CURVES = {
 }
 FINISHED, STOPPED, FAILED, NOTHING = "finished", "stopped", "failed", "no checkpoint"
 
+Curves = dict[str, list[tuple[float, float]]]  # name in CURVES -> (step, value), NaN for null
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Column:
-    """What two scores must share to be compared."""
+    """A column of scores: all that two scores must share to be comparable."""
 
     score: str
     extractor: str  # `name@hash`
-    n: int  # images scored
-    options: str  # what else the score depends on, such as `k=5`
-    data: str  # the start of the SHA-256 of the real images
+    n: int  # number of images scored
+    options: str  # other parameters of the score, such as `k=5`
+    data: str  # first digits of the SHA-256 of the real images
 
 
 @dataclass(slots=True)
-class Scored:
-    """A score, and what real images score against real ones (NaN if that is not known)."""
+class Score:
+    """A score, and the score of real images against real ones (NaN if unknown)."""
 
     value: float
     floor: float
@@ -44,57 +45,60 @@ class Scored:
 
 @dataclass(slots=True)
 class Run:
-    """One run, as far as its folder tells."""
+    """A run, as far as its folder describes it."""
 
     folder: Path
-    name: str  # the folder's path below that of all runs
-    settings: dict[str, Any]  # flat; empty if they are not known
+    name: str  # path of the folder, relative to the common parent of all runs
+    settings: dict[str, Any]  # by dotted name; empty if unknown
     state: str = NOTHING  # FINISHED, STOPPED, FAILED or NOTHING
-    status: str = NOTHING  # the same in words
+    status: str = NOTHING  # the state in words, with the step and the cause
     step: int = 0  # of the newest checkpoint
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    scores: dict[Column, Scored] = field(default_factory=dict)
-    sheet: bytes | None = None  # a PNG of samples
-    sheet_size: tuple[int, int] = (0, 0)  # its width and height in pixels
+    curves: Curves = field(default_factory=dict)
+    scores: dict[Column, Score] = field(default_factory=dict)
+    sheet: bytes | None = None  # sample images as a PNG
+    sheet_size: tuple[int, int] = (0, 0)  # width and height of the sheet in pixels
 
     @property
     def seed(self) -> Any:
         return self.settings.get("seed")
 
     def last(self, curve: str) -> float:
-        """The last value of a curve, NaN if there is none."""
+        """Return the last value of a curve, NaN if there is none."""
         points = self.curves.get(curve)
         return points[-1][1] if points else math.nan
 
 
-def curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """The curves of CURVES that metrics.jsonl has, each as (step, value), NaN where it has null."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for logged in logs(folder):
-        for name in CURVES:
-            if name in logged:
-                found.setdefault(name, []).append((float(logged["step"]), _number(logged[name])))
-    return found
-
-
-def logs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; those that are no JSON object with a step, such as one cut short,
-    are passed over."""
-    found: list[dict[str, Any]] = []
-    for line in _lines(folder / "metrics.jsonl"):
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl that are JSON objects with a step."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    logs: list[dict[str, Any]] = []
+    for line in lines.splitlines():
         try:
-            logged = json.loads(line)
+            log = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(logged, dict) and _is_number(logged.get("step")):
-            found.append(logged)
-    return found
+        if isinstance(log, dict) and math.isfinite(_to_float(log.get("step"))):
+            logs.append(log)
+    return logs
 
 
-def scores(folder: Path, step: int) -> tuple[dict[Column, Scored], list[str]]:
-    """The scores in evaluation.json of the checkpoint of `step`, and a line for what is left out.
+def collect_curves(logs: list[dict[str, Any]]) -> Curves:
+    """Return the curves of CURVES in the logs."""
+    curves: Curves = {}
+    for log in logs:
+        for name in CURVES:
+            if name in log:
+                curves.setdefault(name, []).append((float(log["step"]), _to_float(log[name])))
+    return curves
 
-    Of several evaluations that differ in nothing but their seed, the lowest seed's counts.
+
+def read_scores(folder: Path, step: int) -> tuple[dict[Column, Score], list[str]]:
+    """Return the scores in evaluation.json of the checkpoint of `step`, and warnings.
+
+    Of evaluations that differ only in their seed, the one with the lowest seed is taken.
     """
     path = folder / "evaluation.json"
     if not path.is_file():
@@ -104,76 +108,64 @@ def scores(folder: Path, step: int) -> tuple[dict[Column, Scored], list[str]]:
         evaluations = [each for each in content["evaluations"] if isinstance(each, dict)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, ["evaluation.json cannot be read: its scores are left out"]
-    evaluations.sort(key=lambda each: _whole(each.get("seed")), reverse=True)
-    found: dict[Column, Scored] = {}
+    evaluations.sort(key=lambda each: _to_int(each.get("seed")), reverse=True)
+    scores: dict[Column, Score] = {}
     other_steps: set[int] = set()
-    for each in evaluations:
-        made = each.get("scores")
-        if each.get("step") != step:
-            other_steps.add(_whole(each.get("step")))
+    for evaluation in evaluations:
+        if evaluation.get("step") != step:
+            other_steps.add(_to_int(evaluation.get("step")))
             continue
-        for name, score in made.items() if isinstance(made, dict) else ():
-            if isinstance(score, dict) and _is_number(score.get("value")):
-                column = _column(name, score, each)
-                found[column] = Scored(_number(score["value"]), _number(score.get("floor")))
-    if other_steps and not found:
-        return {}, [  # scores made during training are of many steps
+        entries = evaluation.get("scores")
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            value = _to_float(entry.get("value")) if isinstance(entry, dict) else math.nan
+            if math.isfinite(value):
+                column = _column(name, entry, evaluation)
+                scores[column] = Score(value, _to_float(entry.get("floor")))
+    if other_steps and not scores:  # scores made during training are of many steps
+        return {}, [
             f"evaluation.json ends at step {max(other_steps):,} and the newest checkpoint is of "
-            f"step {step:,}: "
-            "its scores are left out; began evaluate makes those of the newest"
+            f"step {step:,}: its scores are left out; began evaluate scores the newest checkpoint"
         ]
-    return found, []
+    return scores, []
 
 
-def _column(name: str, score: dict[str, Any], evaluation: dict[str, Any]) -> Column:
-    named = {"kid": ["kid_subset"], "ndb": ["bins"]}.get(name, ["k"] if name in NEIGHBOURLY else [])
-    options = " ".join(f"{key}={evaluation.get(key)}" for key in named)
+def _column(name: str, entry: dict[str, Any], evaluation: dict[str, Any]) -> Column:
+    keys = {"kid": ["kid_subset"], "ndb": ["bins"]}.get(name, ["k"] if name in NEIGHBOURLY else [])
+    options = " ".join(f"{key}={evaluation.get(key)}" for key in keys)
     data = evaluation.get("data")
     sha256 = str(data.get("sha256", "")) if isinstance(data, dict) else ""
-    extractor = score.get("extractor", evaluation.get("extractor"))
-    return Column(name, str(extractor), _whole(evaluation.get("n")), options, sha256[:8])
+    extractor = entry.get("extractor", evaluation.get("extractor"))
+    return Column(name, str(extractor), _to_int(evaluation.get("n")), options, sha256[:8])
 
 
-def state(
-    folder: Path, step: int | None, settings: dict[str, Any], curves: dict[str, Any]
+def describe_state(
+    step: int | None, settings: dict[str, Any], logs: list[dict[str, Any]]
 ) -> tuple[str, str]:
-    """Where a run stands: one of the four states, and the same in words.
+    """Return the state of a run, and the same in words.
 
-    `step` is that of its newest checkpoint, None if it has none. Training that ended before its
-    last step has failed if a value was not finite when it last logged, or if the watchdog, told to
-    act, had the last word; else it was stopped, or is running still.
+    `step` is that of its newest checkpoint, None if it has none. A run that ended before its last
+    step has failed if its last log has a value that is not finite, or an alarm of a watchdog that
+    was set to act on it. Otherwise it was stopped, or is still running.
     """
     steps = settings.get("steps")
     if step is not None and isinstance(steps, int) and step >= steps:
         return FINISHED, f"finished at step {step:,}"
-    at = "without a checkpoint" if step is None else f"at step {step:,}"
+    where = "without a checkpoint" if step is None else f"at step {step:,}"
     if step is not None and isinstance(steps, int):
-        at += f" of {steps:,}"
-    if any(math.isnan(points[-1][1]) for points in curves.values()):
-        return FAILED, f"failed {at}: a value was not finite"
-    last = _lines(folder / "train.log")[-1:]
-    alarm = re.fullmatch(r"\S+ \S+ watchdog: (.*)", last[0]) if last else None
-    if alarm and settings.get("watchdog") in ("stop", "rollback"):
-        return FAILED, f"failed {at}: {alarm[1]}"
-    return (NOTHING, NOTHING) if step is None else (STOPPED, f"stopped {at}")
+        where += f" of {steps:,}"
+    last = logs[-1] if logs else {}
+    if any(math.isnan(_to_float(last[name])) for name in CURVES if name in last):
+        return FAILED, f"failed {where}: a value was not finite"
+    if "watchdog" in last and settings.get("watchdog") in ("stop", "rollback"):
+        return FAILED, f"failed {where}: step {last['step']:,}: {last['watchdog']}"
+    return (NOTHING, NOTHING) if step is None else (STOPPED, f"stopped {where}")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+def _to_float(value: Any) -> float:
+    """Return a number as float, anything else as NaN."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < 1e300 else math.nan  # JSON's have no limit
 
 
-def _is_number(value: Any) -> bool:
-    return math.isfinite(_number(value))
-
-
-def _number(value: Any) -> float:
-    """The value as a number, NaN if it is none."""
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_one and abs(value) < 1e300 else math.nan  # JSON has any whole number
-
-
-def _whole(value: Any) -> int:
+def _to_int(value: Any) -> int:
     return value if isinstance(value, int) else -1

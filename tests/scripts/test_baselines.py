@@ -8,7 +8,8 @@ import sys
 import pytest
 import reproduce_baselines as baselines
 import torch
-from benchmark import composed, noise
+from benchmark import make_noise
+from common import compose_settings
 from torch import nn
 
 from began_cli.gan import losses
@@ -21,11 +22,11 @@ LINE = ["dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size
 def theirs(name: str, *more: str):
     """A baseline, and the parts of ours with the same weights and streams."""
     scheme = baselines.SCHEMES[name]
-    cfg = composed([f"loss={scheme.loss}", *LINE, *more])
+    cfg = compose_settings([f"loss={scheme.loss}", *LINE, *more])
     made = []
     for _ in range(2):
         torch.manual_seed(0)
-        made.append(build_parts(cfg, noise(cfg), CPU))
+        made.append(build_parts(cfg, make_noise(cfg), CPU))
     return scheme.baseline(made[0].update, cfg.loss), made[1]
 
 
@@ -181,8 +182,8 @@ def test_the_papers_margin_keeps_the_hinge_of_the_mse_on_where_the_norms_is_off(
 @pytest.fixture
 def contender():
     def make(name: str):
-        cfg = composed([f"loss={baselines.SCHEMES[name].loss}", *LINE, "device=cpu"])
-        return baselines.Contender(name, cfg, noise(cfg))
+        cfg = compose_settings([f"loss={baselines.SCHEMES[name].loss}", *LINE, "device=cpu"])
+        return baselines.Contender(name, cfg, make_noise(cfg))
 
     return make
 
@@ -206,7 +207,7 @@ def test_a_step_that_breaks_the_weights_is_named(name, contender, monkeypatch):
     each.train(3)
     assert (each.steps, each.broken) == (3, None)
     each.train(3)
-    assert (each.steps, each.broken, each.over(1e9)) == (6, 5, True)
+    assert (each.steps, each.broken, each.is_done(1e9)) == (6, 5, True)
     assert each.row(100)["verdict"] == "NaN at step 5"
 
 
@@ -228,7 +229,7 @@ def test_the_line_prints_a_table_and_writes_every_score(monkeypatch, tmp_path, c
     line += ["--only", "bgan", "mse_ebgan", "--json", str(tmp_path / "all.json"), *LINE]
     line += ["device=cpu", "evaluation.extractor=pixels", "evaluation.n=64"]
     monkeypatch.setattr(sys, "argv", line)
-    source = noise(composed([*LINE]))
+    source = make_noise(compose_settings([*LINE]))
     monkeypatch.setattr(baselines.sources, "load", lambda c: source)
     baselines.main()
     rows = capsys.readouterr().out.splitlines()[2:]

@@ -8,6 +8,7 @@ from pathlib import Path
 import benchmark
 import pytest
 import torch
+from common import compose_settings
 
 from began_cli.training.setup import build_parts
 
@@ -17,8 +18,8 @@ LINE = ["loss=began", "dataset=mnist", "dataset.image_size=16", "dataset.width=8
 
 
 def schemes(*more: str):
-    cfg = benchmark.composed([*LINE, *more])
-    ours = build_parts(cfg, benchmark.noise(cfg), CPU)
+    cfg = compose_settings([*LINE, *more])
+    ours = build_parts(cfg, benchmark.make_noise(cfg), CPU)
     theirs = benchmark.Reference(ours.update, cfg.loss.gamma, cfg.loss.lambda_k, cfg.optimizer.lr)
     theirs.k_t = cfg.loss.k_0
     return ours, theirs
@@ -54,7 +55,7 @@ def test_200_steps_end_with_the_same_k_t_and_m():
 def test_work_is_0_61_of_three_passes_at_64_pixels():
     """By hand, in units of an n -> n convolution at 1 pixel: D 28,160, of which 5,376 are composed
     convolutions at 16/36; G 11,072, likewise; and the first layers' data gradients spared."""
-    result = benchmark.step(1, ["batch_size=1"], steps=1)
+    result = benchmark.measure_step(1, ["batch_size=1"], steps=1)
     d, g, composed, first = 28_160, 11_072, 5_376 * 20 / 36, 192
     ours = 6 * (d - composed) + 3 * (g - composed) - first
     theirs = 9 * d + 3 * g - 2 * first

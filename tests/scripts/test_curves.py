@@ -4,7 +4,7 @@ import json
 
 import pytest
 import reproduce_curves
-from benchmark import composed
+from common import compose_settings
 from PIL import Image
 from reproduce_curves import PAGES, STEPS
 
@@ -15,7 +15,7 @@ from began_cli.settings.fields import GROUPS
 def test_every_run_composes_and_every_page_is_there():
     for _, lines in PAGES.values():
         for line in lines.values():
-            composed(["dataset=mnist", *line])
+            compose_settings(["dataset=mnist", *line])
     assert set(PAGES) == {name.partition("_")[0] for name in GROUPS["loss"]}
 
 
@@ -32,7 +32,7 @@ def write(run, values, said=""):
 
 
 def test_what_is_done_is_drawn_and_the_watchdogs_words_are_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce_curves, "began", lambda *line: pytest.fail("it trained"))
+    monkeypatch.setattr(reproduce_curves, "run_began", lambda *line: pytest.fail("it trained"))
     said = "2026-01-31 12:00:01 watchdog: step 500: all is lost\n"
     for i, values in enumerate(([1.0, 0.5], [1.0, 1.2, None], [1.0, 2.0])):
         write(tmp_path / f"gan-{i}", values, said if i == 1 else "")
@@ -52,23 +52,23 @@ def test_what_is_done_is_drawn_and_the_watchdogs_words_are_said(tmp_path, monkey
 
 def test_a_run_that_was_broken_off_goes_on(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(reproduce_curves, "began", lambda *line: said.append(line))
-    reproduce_curves.train(tmp_path / "new", ["loss=gan"], ["precision=bf16"])
+    monkeypatch.setattr(reproduce_curves, "run_began", lambda *line: said.append(line))
+    reproduce_curves.complete_run(tmp_path / "new", ["loss=gan"], ["precision=bf16"])
     (tmp_path / "half" / "checkpoints").mkdir(parents=True)
     (tmp_path / "half" / "checkpoints" / "step-00001000.pt").touch()
-    reproduce_curves.train(tmp_path / "half", ["loss=gan"], [])
+    reproduce_curves.complete_run(tmp_path / "half", ["loss=gan"], [])
     assert said[0][0] == "train"
     assert {"loss=gan", "precision=bf16", f"steps={STEPS}", "seed=0"} <= set(said[0])
     assert said[1] == ("train", f"resume={tmp_path / 'half'}")
 
 
 def test_a_run_of_other_settings_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce_curves, "began", lambda *line: pytest.fail("it trained"))
+    monkeypatch.setattr(reproduce_curves, "run_began", lambda *line: pytest.fail("it trained"))
     write(tmp_path / "gan-0", [1.0])
     (tmp_path / "gan-0" / "config.yaml").write_text("precision: bf16\n")
     with pytest.raises(UserError, match="has bf16, not fp32"):
-        reproduce_curves.train(tmp_path / "gan-0", ["loss=gan"], ["precision=fp32"])
-    reproduce_curves.train(tmp_path / "gan-0", ["loss=gan"], ["precision=bf16"])
+        reproduce_curves.complete_run(tmp_path / "gan-0", ["loss=gan"], ["precision=fp32"])
+    reproduce_curves.complete_run(tmp_path / "gan-0", ["loss=gan"], ["precision=bf16"])
 
 
 def test_a_run_without_a_finite_value_is_drawn_empty(tmp_path):
@@ -76,7 +76,7 @@ def test_a_run_without_a_finite_value_is_drawn_empty(tmp_path):
     write(tmp_path / "b", [1.0, 2.0])
     for pair in ("ab", "ba"):
         runs = {name: tmp_path / name for name in pair}
-        assert reproduce_curves.picture(tmp_path / "x.png", ("loss_d", "loss_g"), runs).exists()
+        assert reproduce_curves.draw_curves(tmp_path / "x.png", ("loss_d", "loss_g"), runs).exists()
 
 
 @pytest.mark.parametrize("word", ["loss=gan", "bf16", "steps=5", "nonsense=3"])

@@ -38,7 +38,7 @@ def test_mean_and_deviation_at_the_step_that_was_asked_for(tmp_path):
     write(tmp_path / "mnist" / "gan-0", [120, 180], [4.0, 1.0])
     write(tmp_path / "mnist" / "gan-1", [120], [6.0])
     write(tmp_path / "mnist" / "gan-2", [180], [9.0])  # not scored at 120
-    text = reproduce_table.table("mnist", asked(tmp_path, losses=["gan", "bgan"], show=True))
+    text = reproduce_table.make_table("mnist", asked(tmp_path, losses=["gan", "bgan"], show=True))
     head, _, row, real = [[cell.strip() for cell in x.split("|")[1:-1]] for x in text.splitlines()]
     got = dict(zip(head, row, strict=True))
     assert got["seeds"] == "2"
@@ -68,18 +68,18 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, there, scored, li
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         (run / "checkpoints" / f"step-{step:08}.pt").touch()
     said = []
-    monkeypatch.setattr(reproduce_table, "began", lambda *line: said.append(" ".join(line)))
-    reproduce_table.made(run, "gan", 120, asked(tmp_path))
+    monkeypatch.setattr(reproduce_table, "run_began", lambda *line: said.append(" ".join(line)))
+    reproduce_table.complete_run(run, "gan", 120, asked(tmp_path))
     assert all(line.startswith(start) for line, start in zip(said, lines, strict=True))
     assert all("steps=120" in line for line in said if line.startswith("train"))
 
 
 def test_steps_count_every_batch_of_the_critic(tmp_path):
     args = asked(tmp_path, images=512_000)
-    assert reproduce_table.length("gan", "mnist", args) == 8000
-    assert reproduce_table.length("wgan", "mnist", args) == 1600  # 5 batches of 64 a step
+    assert reproduce_table.count_steps("gan", "mnist", args) == 8000
+    assert reproduce_table.count_steps("wgan", "mnist", args) == 1600  # 5 batches of 64 a step
     args = asked(tmp_path, images=None, set=["steps=7"])
-    assert reproduce_table.length("gan", "mnist", args) == 7
+    assert reproduce_table.count_steps("gan", "mnist", args) == 7
 
 
 def test_a_margin_that_was_found_is_the_one_asked_for(tmp_path):
@@ -87,9 +87,9 @@ def test_a_margin_that_was_found_is_the_one_asked_for(tmp_path):
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("loss: {margin: 3.7}\n")
     args = asked(tmp_path, losses=["ebgan"], set=["loss.margin=auto"])
-    assert reproduce_table.length("ebgan", "mnist", args) == 120
+    assert reproduce_table.count_steps("ebgan", "mnist", args) == 120
     with pytest.raises(UserError, match=r"has 3\.7, not 5"):
-        reproduce_table.length("ebgan", "mnist", asked(tmp_path, set=["loss.margin=5"]))
+        reproduce_table.count_steps("ebgan", "mnist", asked(tmp_path, set=["loss.margin=5"]))
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "config.yaml"])
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     run.mkdir(parents=True)
     (run / name).write_text("{")
     with pytest.raises(UserError, match=name):
-        reproduce_table.length("gan", "mnist", asked(tmp_path))
+        reproduce_table.count_steps("gan", "mnist", asked(tmp_path))
 
 
 def test_what_is_named_twice_counts_once(tmp_path, monkeypatch, capsys):
@@ -118,7 +118,7 @@ def test_what_is_named_twice_counts_once(tmp_path, monkeypatch, capsys):
         (["--show", "--images", "64"], "holds no scores of these runs"),
         (["--set", "loss=gan"], "--losses"),
         (["--set", "+loss=gan"], "--losses"),
-        (["--set", "steps=5", "--images", "64"], "--images 64 says that"),
+        (["--set", "steps=5", "--images", "64"], "--images 64 sets the steps"),
         (["--seeds", "-1"], "--seeds"),
         (["--set", "nosuch=1"], "nosuch"),
         (["--losses", "nope"], "nope"),
@@ -130,7 +130,7 @@ def test_what_cannot_be_is_refused_before_any_training(tmp_path, monkeypatch, ca
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "step-00000005.pt").touch()
     (run / "config.yaml").write_text("batch_size: 64\n")
-    monkeypatch.setattr(reproduce_table, "began", lambda *line: pytest.fail("it trained"))
+    monkeypatch.setattr(reproduce_table, "run_began", lambda *line: pytest.fail("it trained"))
     words = ["x", "--losses", "gan", "--datasets", "mnist", "--seeds", "0", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", words + line)
     with pytest.raises(SystemExit) as ended:
