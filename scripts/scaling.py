@@ -187,7 +187,7 @@ def link() -> None:
 def step(line: list[str]) -> None:
     """Prints what a step takes here with its all-reduces and without, from process 0."""
     dist.init_process_group("gloo")
-    cfg = composed([*line, "dataset.root=x", "device=cpu"])
+    cfg = compose_settings([*line, "dataset.root=x", "device=cpu"])
     d, n = cfg.dataset, cfg.batch_size // dist.get_world_size()
     pixels = torch.zeros(2, d.channels, d.image_size, d.image_size, dtype=torch.uint8)
     update = build(cfg, pixels, CPU)

@@ -13,9 +13,9 @@ from began_cli.comparison import records
 from began_cli.comparison.records import FAILED, Run
 from began_cli.errors import UserError, reason
 from began_cli.gan import latents
-from began_cli.generators import checkpoint
+from began_cli.generators import checkpoint, load
 from began_cli.generators.sampling import generate_all
-from began_cli.settings.parse import flatten, read_yaml
+from began_cli.settings.parse import flatten, parse, read_yaml
 from began_cli.settings.train import RESUMABLE, TrainConfig
 
 LEFT_BY_A_RUN = {"samples", "checkpoints", "train.log", "metrics.jsonl", ".lock"}
@@ -83,7 +83,8 @@ def read_run(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Ru
     run.state, run.status = records.describe_state(run.step, trained, logs)
     run.scores, left_out = records.read_scores(folder, run.step)
     try:
-        generator, config = checkpoint.generator_of(state, device)
+        config = parse("train", state["config"])
+        generator = load.build(config, state["ema"], device)
         run.sheet, run.sheet_size = draw_samples(generator, config, n)
     except Exception as error:  # of any kind: the other runs are shown all the same
         warnings.append(f"no samples of it: {path.name} makes no generator here ({reason(error)})")
