@@ -226,6 +226,7 @@ def test_the_judges_of_the_data_sets():
         "mnist": "mnist-cnn",
         "fashion_mnist": "fashion-cnn",
         "stacked_mnist": "mnist-cnn",
+        "avatars": "avatars-cnn",
     }
     assert [name for name in GROUPS["dataset"] if sources.judge(name).per_channel] == [
         "stacked_mnist"
