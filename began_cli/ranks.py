@@ -86,6 +86,10 @@ def connect() -> Iterator[None]:
             if options["store"].add("errors", 1) > 1:
                 raise SystemExit(2) from None
             raise error if is_first() else UserError(f"process {rank()}: {error}") from None
+        except SystemExit:  # of all processes, when the run is stopped
+            _wait_for_all()
+            raise
+        _wait_for_all()
     except RuntimeError as error:
         if not lost_connection(error):
             raise
@@ -94,6 +98,11 @@ def connect() -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _wait_for_all() -> None:
+    """Wait for the other processes: one that left too early would break their last connections."""
+    gather(torch.zeros(1))
 
 
 def _rendezvous() -> dict[str, Any]:

@@ -384,8 +384,8 @@ def test_sigterm_to_the_launcher_saves_once_and_ends(tmp_path):
     assert out.count("stopped by SIGTERM at step") == 1
     (saved,) = Path("run/checkpoints").iterdir()
     step = int(saved.stem[5:])
-    code, out, _ = train("resume=run", f"steps={step + 5}", "devices=2")
-    assert code == 0
+    code, _, err = train("resume=run", f"steps={step + 5}", "devices=2")
+    assert code == 0, err
 
 
 @pytest.mark.slow
