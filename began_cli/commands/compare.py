@@ -44,7 +44,8 @@ def main(cfg: CompareConfig) -> None:
                 temporary.write_bytes(text.encode(errors="replace"))
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
-    say(f"{n} runs ({page.count_states(compared)}): {out}/compare.html, {out}/compare.csv")
+    counts = f"{page.count_runs(n)} ({page.count_states(compared)})"
+    say(f"{counts}: {out}/compare.html, {out}/compare.csv")
 
 
 def default_folder(given: list[str]) -> str:
