@@ -53,14 +53,14 @@ def main(cfg: EvaluateConfig) -> None:
     with console.status("generating images"):
         sample, fake = judges.extract_generated(trained.network, n, trained.card["latents"]["dim"])
     notes += warnings + find_caveats(judges, source, state["data"], n, real[0])
-    classes, near = {}, None
+    classes, attributes, near = {}, {}, None
     with console.status("computing the scores"):
         label = judges.extractor.label
         made = floors.score_features(label, fake[0], real[0], plan, options, wanted)
         if "modes" in wanted:
-            reference = real[-1][plan.reference]
-            made |= floors.score_modes(judges.all[-1].label, fake[-1], reference)
-            classes = floors.count_classes(fake[-1], reference)
+            judged = judges.all[-1], fake[-1], real[-1][plan.reference]
+            made |= floors.score_modes(*judged)
+            classes, attributes = floors.count_classes(*judged), floors.count_attributes(*judged)
         if "nearest" in wanted:
             rows = plan.rows[:SAMPLE]
             near, made["nearest"] = floors.score_nearest(sample, source.images, rows)
@@ -69,6 +69,9 @@ def main(cfg: EvaluateConfig) -> None:
         path.name, state["step"], judges.extractor, n, options, source.card(), made, notes
     )
     record |= {**classes, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
+    if attributes:
+        shares = {name: dataclasses.asdict(each) for name, each in attributes.items()}
+        record["attributes"] = shares
     files = [out / "evaluation.json"]
     with writing(out):
         report.add(files[0], record)
@@ -81,6 +84,8 @@ def main(cfg: EvaluateConfig) -> None:
     report.print_table(console, made, n, cfg.seed)
     if classes:
         report.print_classes(console, classes["classes"], classes["real_classes"])
+    if attributes:
+        report.print_attributes(console, attributes)
     say(f"{n:,} images of {path}: {', '.join(map(str, files))}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from began_cli.evaluation.avatars_classifier import ATTRIBUTES
+from began_cli.evaluation.avatars_classifier import ATTRIBUTES, predict_attributes
 from began_cli.evaluation.coverage import modes_and_kl
 
 MODE_ATTRIBUTES = ("background", "skin", "hair_colour", "hair")
@@ -24,6 +24,12 @@ class Shares:
 
     samples: dict[str, float]
     real: dict[str, float]
+
+    @property
+    def rarest(self) -> tuple[str, float]:
+        """The value whose share is smallest relative to the real share, and that ratio."""
+        ratios = {value: self.samples[value] / share for value, share in self.real.items() if share}
+        return min(ratios.items(), key=lambda item: item[1])
 
     @property
     def missing(self) -> list[str]:
@@ -48,6 +54,11 @@ def number_modes(labels: Tensor) -> Tensor:
     for name in MODE_ATTRIBUTES:
         modes = modes * len(ATTRIBUTES[name]) + labels[:, names.index(name)]
     return modes
+
+
+def label_combinations(logits: Tensor) -> tuple[Tensor, int]:
+    """Return the combinations (N,) of logits (N, 60), and how many combinations there are."""
+    return number_modes(predict_attributes(logits)), MODES
 
 
 def count_modes(labels: Tensor) -> dict[str, float]:

@@ -9,23 +9,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from began_cli.evaluation.features import Features
-
 ROUNDS = 50  # of k-means, at most
 CHUNK = 4096  # rows of a distance matrix in memory at a time
 SIGNIFICANT = 1.96  # standard errors: 5 % of the bins differ by chance
 
 
-def labels_of(images: Features) -> tuple[Tensor, int]:
-    """Return the classes (N,) of images by their logits, and how many classes there are.
+def label_classes(logits: Tensor) -> tuple[Tensor, int]:
+    """Return the likeliest classes (N,), and how many classes there are.
 
     Logits (N, 3, 10) of a digit in each channel make one class: 100 red + 10 green + blue, of 1000.
     """
-    assert images.logits is not None
-    digits = images.logits.argmax(-1)
+    digits = logits.argmax(-1)
     if digits.dim() == 1:
-        return digits, images.logits.shape[-1]
-    base = images.logits.shape[-1]
+        return digits, logits.shape[-1]
+    base = logits.shape[-1]
     powers = base ** torch.arange(digits.shape[1] - 1, -1, -1)
     return (digits * powers).sum(1), base ** digits.shape[1]
 

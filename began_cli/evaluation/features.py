@@ -17,12 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from began_cli.errors import UserError, reason
+from began_cli.evaluation.attributes import label_combinations
+from began_cli.evaluation.avatars_classifier import AvatarsClassifier
 from began_cli.evaluation.classifier import CLASSES, FEATURES, Classifier
+from began_cli.evaluation.coverage import label_classes
 from began_cli.files import downloading
 from began_cli.images import to_grey
 
 HOME = Path(__file__).parent
-SHIPPED = ("mnist-cnn", "fashion-cnn")
+SHIPPED = ("mnist-cnn", "fashion-cnn", "avatars-cnn")
 NAMES = (*SHIPPED, "inception", "pixels")
 TORCHSCRIPT, EXPORTED = (".pt", ".pts"), ".pt2"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's name
@@ -62,12 +65,19 @@ class Extractor:
     network: Network
     channels: int | None = None  # of the network's input, 1 or 3; None: any
     classifies: bool = False  # whether its logits are of the image as a whole
+    mode_labels: Callable[[Tensor], tuple[Tensor, int]] = label_classes
+    attributes: bool = False  # whether its logits are those of the avatars' attributes
     note: str | None = None  # a caveat for the user
 
     @property
     def label(self) -> str:
         """The name and the start of the hash, such as `mnist-cnn@1a2b3c4d`."""
         return f"{self.name}@{self.sha256[:8]}"
+
+    def label_modes(self, images: Features) -> tuple[Tensor, int]:
+        """Return the mode (N,) that each image belongs to, and how many modes there are."""
+        assert images.logits is not None
+        return self.mode_labels(images.logits)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, batch_size: int, device: torch.device) -> Features:
@@ -144,9 +154,11 @@ def hash_file(path: Path) -> str:
 def _load_shipped(name: str, per_channel: bool, device: torch.device) -> Extractor:
     data = (HOME / f"{name}.safetensors").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    model = Classifier()
+    model = AvatarsClassifier() if name == "avatars-cnn" else Classifier()
     model.load_state_dict(load(data))
     model.to(device).eval().requires_grad_(False)
+    if isinstance(model, AvatarsClassifier):
+        return Extractor(name, digest, model, 3, mode_labels=label_combinations, attributes=True)
     if not per_channel:
         return Extractor(name, digest, model, channels=1, classifies=True)
 

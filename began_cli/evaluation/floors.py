@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from began_cli.evaluation import coverage, scores
-from began_cli.evaluation.features import Features
+from began_cli.evaluation.attributes import Shares, compare_shares
+from began_cli.evaluation.avatars_classifier import predict_attributes
+from began_cli.evaluation.features import Extractor, Features
 from began_cli.evaluation.references import Plan
 from began_cli.evaluation.scores import Options, Score
 
@@ -25,21 +27,31 @@ def score_features(
     }
 
 
-def score_modes(label: str, fake: Features, real: Features) -> dict[str, Score]:
+def score_modes(classifier: Extractor, fake: Features, real: Features) -> dict[str, Score]:
     """Return the number of modes and their KL. The floor is that of the real images given."""
-    values, floors = (coverage.modes_and_kl(*coverage.labels_of(each)) for each in (fake, real))
+    values, floors = (coverage.modes_and_kl(*classifier.label_modes(each)) for each in (fake, real))
+    label = classifier.label
     return {name: Score(label, values[name], floors[name], len(real)) for name in values}
 
 
-def count_classes(fake: Features, real: Features) -> dict[str, list[int]]:
+def count_classes(classifier: Extractor, fake: Features, real: Features) -> dict[str, list[int]]:
     """Return how many images of each class there are, or {} if there are more than 10 classes."""
-    if (classes := coverage.labels_of(fake)[1]) > 10:
+    if (classes := classifier.label_modes(fake)[1]) > 10:
         return {}
     counts = [
-        torch.bincount(coverage.labels_of(each)[0], minlength=classes).tolist()
+        torch.bincount(classifier.label_modes(each)[0], minlength=classes).tolist()
         for each in (fake, real)
     ]
     return dict(zip(("classes", "real_classes"), counts, strict=True))
+
+
+def count_attributes(classifier: Extractor, fake: Features, real: Features) -> dict[str, Shares]:
+    """Return the shares of each attribute's values, or {} if the classifier knows none."""
+    if not classifier.attributes:
+        return {}
+    assert fake.logits is not None
+    assert real.logits is not None
+    return compare_shares(predict_attributes(fake.logits), predict_attributes(real.logits))
 
 
 def score_nearest(sample: Tensor, data: Tensor, rows: Tensor) -> tuple[coverage.Nearest, Score]:

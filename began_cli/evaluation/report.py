@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from began_cli import __version__
 from began_cli.errors import UserError
+from began_cli.evaluation.attributes import Shares
 from began_cli.evaluation.features import Extractor
 from began_cli.evaluation.scores import BETTER, Options, Score
 from began_cli.files import replacing
@@ -54,6 +55,18 @@ def print_classes(console: Console, fake: list[int], real: list[int]) -> None:
         table.add_column(str(label), justify="right")
     for name, counts in (("generated, %", fake), ("real, %", real)):
         table.add_row(name, *(f"{100 * count / sum(counts):.1f}" for count in counts))
+    console.print(table)
+
+
+def print_attributes(console: Console, shares: dict[str, Shares]) -> None:
+    """Print the rarest value of each attribute, and those that are missing or rare."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("attribute", "rarest value", "of its real share", "missing", "rare"):
+        table.add_column(heading, justify="right" if heading == "of its real share" else "left")
+    for name, each in shares.items():
+        value, ratio = each.rarest
+        missing, rare = ", ".join(each.missing), ", ".join(each.rare)
+        table.add_row(name, value, f"{ratio:.2f}", missing, rare)
     console.print(table)
 
 

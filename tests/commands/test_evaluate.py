@@ -8,7 +8,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from began_cli.commands import evaluate
+from began_cli.data import avatars
 from began_cli.evaluation import coverage, features, references, scores
+from began_cli.evaluation.avatars_classifier import predict_attributes
 from began_cli.gan import latents
 from began_cli.generators.load import load
 from began_cli.generators.sampling import generate_all
@@ -246,3 +248,24 @@ def test_stacked_mnist_is_scored_by_its_thousand_modes(began, tmp_path, digits):
     assert record["scores"]["modes_kl"]["value"] == pytest.approx(expected["modes_kl"])
     assert record["scores"]["modes_kl"]["floor_n"] == 60
     assert "classes" not in record  # a thousand of them
+
+
+def test_avatars_are_scored_by_their_attributes(began, tmp_path, monkeypatch):
+    """20,000 images would take the test half a minute: the first 300 stand for them."""
+    monkeypatch.setattr("began_cli.data.avatars.read", lambda *_, read=avatars.read: read(*_)[:300])
+    run = tmp_path / "avatars"
+    line = ["train", "dataset=avatars", "steps=1", *TINY]
+    assert began(*line, f"hydra.run.dir={run}")[0] == 0
+    code, out, err = began("evaluate", f"ckpt={run}", *FEW, "scores=[fid,modes]")
+    assert code == 0, err
+    (record,) = evaluations(run)
+    z = latents.from_seeds(range(1_000_000, 1_000_060), 8)
+    fakes = generate_all(load(str(run), CPU).network, z)
+    classifier = features.build("avatars-cnn", None, (3, 16, 16), False, CPU)
+    labels = predict_attributes(classifier(fakes, 60, CPU).logits).tolist()
+    combinations = {tuple(row[:4]) for row in labels}  # background, skin, hair colour, hair
+    assert record["scores"]["modes"]["value"] == len(combinations)
+    blue = sum(row[0] == 0 for row in labels) / 60
+    assert record["attributes"]["background"]["samples"]["blue"] == pytest.approx(blue)
+    assert sum(record["attributes"]["mouth"]["real"].values()) == pytest.approx(1)
+    assert "background" in out

@@ -83,3 +83,9 @@ def test_an_even_sampler_lacks_nothing():
         assert sum(attribute.real.values()) == pytest.approx(1)
         assert attribute.missing == []
         assert attribute.rare == []
+
+
+def test_the_rarest_value_is_so_for_its_real_share():
+    real = torch.tensor([FIRST, FIRST, FIRST, LAST])  # background: 3/4 blue, 1/4 peach
+    samples = torch.tensor([FIRST, LAST])  # 1/2 and 1/2
+    assert compare_shares(samples, real)["background"].rarest == ("blue", pytest.approx(2 / 3))

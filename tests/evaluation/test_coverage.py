@@ -29,10 +29,10 @@ def test_a_perfect_sampler_of_stacked_mnist():
 def test_labels_of_three_digits_are_one_number():
     digits = torch.tensor([[3, 1, 4], [0, 0, 9]])
     made = Features(torch.zeros(2, 1), torch.eye(10)[digits])
-    assert coverage.labels_of(made)[0].tolist() == [314, 9]
-    assert coverage.labels_of(made)[1] == 1000
+    assert coverage.label_classes(made.logits)[0].tolist() == [314, 9]
+    assert coverage.label_classes(made.logits)[1] == 1000
     single = Features(torch.zeros(3, 1), torch.eye(10)[[5, 0, 9]])
-    assert coverage.labels_of(single)[0].tolist() == [5, 0, 9]
+    assert coverage.label_classes(single.logits)[0].tolist() == [5, 0, 9]
 
 
 def test_bins_that_differ_by_hand():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from began_cli.evaluation import floors, references, scores
-from began_cli.evaluation.features import Features
+from began_cli.evaluation.features import Extractor, Features
 from began_cli.evaluation.scores import Options
 
 
@@ -22,14 +22,15 @@ def test_the_floor_is_one_half_of_the_real_images_against_the_other():
 
 
 def test_modes_and_classes():
+    me = Extractor("me", "12345678", torch.nn.Identity())
     fake, real = (
         Features(torch.zeros(4, 1), torch.eye(3)[rows]) for rows in ([0, 0, 0, 2], [0, 1, 2, 2])
     )
-    made = floors.score_modes("me@1", fake, real)
+    made = floors.score_modes(me, fake, real)
     assert (made["modes"].value, made["modes"].floor, made["modes"].floor_n) == (2, 3, 4)
-    assert floors.count_classes(fake, real) == {"classes": [3, 0, 1], "real_classes": [1, 1, 2]}
+    assert floors.count_classes(me, fake, real) == {"classes": [3, 0, 1], "real_classes": [1, 1, 2]}
     many = Features(torch.zeros(1, 1), torch.eye(11)[:1])
-    assert floors.count_classes(many, many) == {}
+    assert floors.count_classes(me, many, many) == {}
 
 
 def test_nearest():
