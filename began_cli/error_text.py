@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from began_cli.errors import UserError
+from began_cli.errors import UserError, reason
 
 # Hydra's launchers and sweepers, and the extra of ours that installs each
 ENGINES = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
@@ -47,7 +47,7 @@ def describe(error: BaseException, conf: Path, resumes: bool = False) -> str:
     if isinstance(cause, oc.ConfigKeyError | oc.ConfigAttributeError) and cause.full_key:
         kept = resumes and cause.full_key.partition(".")[0] in GROUPS
         return _no_setting(cause) + ("; a resumed run keeps its own settings: leave it out" * kept)
-    first = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
+    first = reason(cause or error)
     match = re.match(r"Ambiguous value for argument '(.*?)=", str(error))
     if match:
         return (

@@ -93,7 +93,7 @@ BAD = {
     "interpolate rows=2 seeds=0-2": "rows=2 wants 4 seeds",
     "interpolate seeds=0-2": "a path goes between two, and there are 3",
     "interpolate path=loop seeds=4": "goes through two or more, and there is 1",
-    "interpolate path=traverse seeds=0-1": "sets out from one, and there are 2",
+    "interpolate path=traverse seeds=0-1": "starts from one, and there are 2",
     "interpolate path=round": "path=round: wants one of between, mirror, loop, traverse",
     "interpolate path=mirror": "name some with images=",
     "interpolate path=traverse mode=slerp": "path=traverse wants mode=lerp",

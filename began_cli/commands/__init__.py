@@ -1,1 +1,1 @@
-"""What a user calls: `began NAME …` runs `NAME.py:main` with the settings of `conf/NAME.yaml`."""
+"""The commands: `began NAME …` runs `NAME.py:main` with the settings of `conf/NAME.yaml`."""

@@ -36,7 +36,7 @@ STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a run is drawn: the colour of its group, the dashes of its seed."""
+    """The look of a run in a plot: the colour of its group, the dashes of its seed."""
 
     colour: str
     dashes: tuple[float, ...]

@@ -53,7 +53,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """How `began evaluate` scores images of a data set."""
+    """The way `began evaluate` scores images of a data set."""
 
     classifier: str | None = None  # the extractor that knows its classes, and the default one
     per_channel: bool = False  # whether the classifier judges each channel by itself

@@ -1,4 +1,4 @@
-"""How a setting is described: once, by the field of a dataclass.
+"""Describe each setting once, by the field of a dataclass.
 
 A field has no value of its own: the values stand in `conf/`. Beside its type it says which rule a
 value must meet, whether it is a path, and whether a resumed run may change it.

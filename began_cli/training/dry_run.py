@@ -30,7 +30,7 @@ clock = time.perf_counter
 
 
 class Work(NamedTuple):
-    """What a step takes, counted."""
+    """The counted work of a step."""
 
     flops: int
     images: int  # real ones
@@ -39,7 +39,7 @@ class Work(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """How long a step takes, measured."""
+    """The measured time of a step."""
 
     seconds: float
     cfg: TrainConfig  # the settings of the largest step that was timed

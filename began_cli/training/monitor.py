@@ -173,11 +173,10 @@ class Monitor:
         self._note(text)
         self._sums, self._count, self.logged_at = [], 0, step
 
-    def log_score(self, name: str, value: float, floor: float, step: int) -> None:
-        """Write a score to TensorBoard, under the same tag as `began evaluate`."""
-        tag = f"evaluation/{name.replace('@', '-')}"
-        self.board.add_scalar(tag, value, step)
-        self.board.add_scalar(f"{tag}/floor", floor, step)
+    def log_score(self, scalars: dict[str, float], step: int) -> None:
+        """Write a score and its floor, by their tags, to TensorBoard."""
+        for tag, value in scalars.items():
+            self.board.add_scalar(tag, value, step)
 
     def log_image(self, tag: str, image: Tensor, step: int) -> None:
         """Write a uint8 image (3, H, W) to TensorBoard."""

@@ -15,7 +15,7 @@ from began_cli.settings.train import RESUMABLE, EbganLossConfig, TrainConfig
 
 
 class Plan(NamedTuple):
-    """What `began train` is to do."""
+    """The run that `began train` starts or resumes."""
 
     cfg: TrainConfig
     saved: dict[str, Any] | None  # the checkpoint to resume from; None for a new run

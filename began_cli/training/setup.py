@@ -27,7 +27,7 @@ from began_cli.training.monitor import Monitor, NoMonitor
 
 
 class Parts(NamedTuple):
-    """What a step needs: `update(batches, latents)` takes one."""
+    """The parts of a run that a step needs: `update(batches, latents)` takes a step."""
 
     update: Update
     batches: Batches

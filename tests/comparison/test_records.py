@@ -1,4 +1,4 @@
-"""What is read from metrics.jsonl and evaluation.json, whole or damaged."""
+"""Reading metrics.jsonl and evaluation.json, complete or damaged."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""How runs are grouped, averaged over seeds, labelled, and written as a table."""
+"""Runs grouped, averaged over seeds, labelled, and written as a table."""
 
 import csv
 import io

@@ -32,7 +32,7 @@ def load(photos, *more: str) -> sources.Source:
 
 @pytest.fixture
 def decodings(monkeypatch):
-    """How many images have been decoded."""
+    """Count the images that are decoded."""
     seen = []
     real = folder.read_image
     monkeypatch.setattr(folder, "read_image", lambda *a: seen.append(a[0]) or real(*a))

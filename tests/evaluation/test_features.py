@@ -35,7 +35,7 @@ def digits(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def test_split() -> tuple[features.Features, torch.Tensor]:
-    """What mnist-cnn makes of MNIST's 10,000 test images, and their labels."""
+    """The features of MNIST's 10,000 test images by mnist-cnn, and their labels."""
     images, labels = digits(10_000)
     return build("mnist-cnn", None, GREY, False, CPU)(images, 500, CPU), labels
 

@@ -10,7 +10,7 @@ from began_cli.errors import UserError
 
 
 def asked(out, **others):
-    """What the command line gives, for 120 steps of 64 images."""
+    """Return the command line for 120 steps of 64 images."""
     given = {"out": out, "images": 64 * 120, "seeds": [0, 1, 2], "set": [], "show": False}
     return argparse.Namespace(**given | {"losses": ["gan"], "root": None} | others)
 

@@ -1,4 +1,4 @@
-"""What a run reports of itself."""
+"""The reports of a run: metrics.jsonl, TensorBoard, train.log, the terminal."""
 
 import json
 import math
