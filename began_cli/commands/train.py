@@ -5,6 +5,7 @@ from pathlib import Path
 from began_cli import ranks
 from began_cli.device import enough_memory
 from began_cli.settings.train import TrainConfig
+from began_cli.terminal import say
 from began_cli.training import dry_run, resume, setup
 from began_cli.training.loop import Training
 from began_cli.training.scorer import Scorer
@@ -23,7 +24,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> float | None:
         plan = resume.make_plan(cfg, typed)
         if plan.saved is not None and plan.finished:
             if ranks.is_first():
-                print(f"{plan.cfg.out}: done already, at step {plan.cfg.steps:,}")
+                say(f"{plan.cfg.out}: done already, at step {plan.cfg.steps:,}")
             return plan.saved["best"].get("value")
         return train(plan)
 

@@ -11,7 +11,7 @@ import torch
 from began_cli import __version__, ranks
 from began_cli.data.sources import Source
 from began_cli.device import precision_name
-from began_cli.errors import UserError
+from began_cli.errors import UserError, reason
 from began_cli.generators import checkpoint
 from began_cli.settings.parse import to_plain
 from began_cli.settings.train import TrainConfig
@@ -183,7 +183,7 @@ class Training:
             return
         score = scorer(self.update.ema)
         better = scorer.better(score.value, self.best)
-        self.monitor.log_score(f"{scorer.name}/{score.extractor}", score.value, score.floor, step)
+        self.monitor.log_score(scorer.name, score, step)
         scorer.record(self.run, score, step)
         if better:
             self.best = {"score": scorer.name, "extractor": score.extractor}
@@ -299,7 +299,6 @@ class Training:
         try:
             self.update.compile(mode, x, z.expand(n, -1))
         except Exception as error:  # the compiler's, of any kind
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.monitor.warn(f"compile={mode}: {reason}; going on uncompiled")
+            self.monitor.warn(f"compile={mode}: {reason(error)}; going on uncompiled")
         else:
             self.monitor.say(f"compiled in {time.perf_counter() - start:.0f} s")

@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from began_cli.evaluation.report import score_scalars
+from began_cli.evaluation.scores import Score
 from began_cli.files import replacing
 from began_cli.gan.measures import Measures
 
@@ -173,11 +175,10 @@ class Monitor:
         self._note(text)
         self._sums, self._count, self.logged_at = [], 0, step
 
-    def log_score(self, name: str, value: float, floor: float, step: int) -> None:
-        """Write a score to TensorBoard, under the same tag as `began evaluate`."""
-        tag = f"evaluation/{name.replace('@', '-')}"
-        self.board.add_scalar(tag, value, step)
-        self.board.add_scalar(f"{tag}/floor", floor, step)
+    def log_score(self, name: str, score: Score, step: int) -> None:
+        """Write a score to TensorBoard, as `began evaluate` does."""
+        for tag, value in score_scalars(name, score).items():
+            self.board.add_scalar(tag, value, step)
 
     def log_image(self, tag: str, image: Tensor, step: int) -> None:
         """Write a uint8 image (3, H, W) to TensorBoard."""
