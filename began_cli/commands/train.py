@@ -21,12 +21,7 @@ def main(cfg: TrainConfig, typed: list[str]) -> float | None:
         dry_run.report(cfg)
         return None
     with ranks.connect():
-        plan = resume.make_plan(cfg, typed)
-        if plan.saved is not None and plan.finished:
-            if ranks.is_first():
-                say(f"{plan.cfg.out}: done already, at step {plan.cfg.steps:,}")
-            return plan.saved["best"].get("value")
-        return train(plan)
+        return train(resume.make_plan(cfg, typed))
 
 
 def train(plan: resume.Plan) -> float | None:
@@ -35,6 +30,10 @@ def train(plan: resume.Plan) -> float | None:
     cfg.devices = ranks.size()
     device = setup.pick_own_device(cfg)
     source = setup.load_data(cfg, saved)
+    if saved is not None and plan.finished:
+        if ranks.is_first():
+            say(f"{run}: done already, at step {cfg.steps:,}")
+        return saved["best"].get("value")
     scorer = Scorer(cfg, source) if cfg.evaluate_every and ranks.is_first() else None
     with setup.claim_folder(run), enough_memory(cfg.batch_size, cfg.model.width):
         margin = setup.set_margin(cfg, source, device)
