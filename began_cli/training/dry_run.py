@@ -20,6 +20,7 @@ from began_cli.device import enough_memory, pick_device, precision_name, wait
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.settings.train import EbganLossConfig, ScoreLossConfig, TrainConfig
+from began_cli.terminal import say
 from began_cli.training.loop import CHECKPOINTS
 from began_cli.training.setup import build_parts
 
@@ -63,10 +64,9 @@ def report(cfg: TrainConfig) -> None:
         table.add_row(name, value)
     if margin_steps:
         table.add_row("margin", f"{margin_steps:,} steps of the autoencoder alone come first")
-    console = Console(highlight=False)
     if source.warning:
-        console.print(f"warning: {source.warning}", markup=False, soft_wrap=True)
-    console.print(table)
+        say(f"warning: {source.warning}")
+    Console(highlight=False).print(table)
 
 
 def count(cfg: TrainConfig, source: Source) -> Work:
