@@ -23,8 +23,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from began_cli.evaluation.report import score_scalars
-from began_cli.evaluation.scores import Score
 from began_cli.files import replacing
 from began_cli.gan.measures import Measures
 

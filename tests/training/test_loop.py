@@ -1,6 +1,5 @@
 """No run is lost to full disks, signals or sudden death; scores change nothing."""
 
-import builtins
 import errno
 import json
 import os
