@@ -101,7 +101,7 @@ def run_began(*line: str) -> None:
 
 def newest_step(run: Path) -> int:
     """Return the step of a run's last checkpoint, 0 if it has none."""
-    return max(map(checkpoint.step_of, checkpoint.all_of(run)), default=0)
+    return max(map(checkpoint.step_of, checkpoint.find_all(run)), default=0)
 
 
 def read_settings(run: Path) -> DictConfig | None:

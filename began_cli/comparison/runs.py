@@ -50,7 +50,7 @@ def find_runs(given: str) -> list[Path]:
 def is_run(folder: Path) -> bool:
     """Return whether a run has written its settings, a log or a checkpoint to the folder."""
     files = (folder / "config.yaml", folder / "metrics.jsonl")
-    return any(path.is_file() for path in files) or bool(checkpoint.all_of(folder))
+    return any(path.is_file() for path in files) or bool(checkpoint.find_all(folder))
 
 
 def is_remainder(folder: Path) -> bool:
@@ -73,7 +73,7 @@ def read_run(folder: Path, root: Path, n: int, device: torch.device) -> tuple[Ru
             run.step, trained = int(state["step"]), flatten(state["config"])
     except UserError as error:
         run.state, run.status = records.describe_state(None, settings, logs)
-        if not checkpoint.all_of(folder):
+        if not checkpoint.find_all(folder):
             return run, []
         run.state, run.status = FAILED, "failed: no checkpoint of it can be read"
         return run, name_run(run, [str(error)])

@@ -46,13 +46,13 @@ def run_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def all_of(run: Path) -> list[Path]:
+def find_all(run: Path) -> list[Path]:
     """Return the checkpoints of a run folder, oldest first."""
     paths = [path for path in (run / "checkpoints").glob("step-*.pt") if NAME.fullmatch(path.name)]
     return sorted(paths, key=step_of)
 
 
-def best_of(run: Path) -> list[Path]:
+def find_best(run: Path) -> list[Path]:
     """Return the checkpoint with the best score of a run folder, if it has one.
 
     A process killed while replacing it leaves two; the newest comes first.
@@ -60,41 +60,41 @@ def best_of(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("best-step-*.pt"), key=step_of, reverse=True)
 
 
-def runs(root: Path) -> list[Path]:
+def find_runs(root: Path) -> list[Path]:
     """Return the run folders below `root` that hold a checkpoint, newest first."""
     paths = [path for path in root.rglob("step-*.pt") if NAME.fullmatch(path.name)]
     paths.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     return list(dict.fromkeys(run_of(path) for path in paths))
 
 
-def candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
+def find_candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
     """Return the checkpoints that `ckpt` may stand for, in the order to try them.
 
     A file stands for itself; a run folder for its checkpoints, newest first; RUN/best for the one
     with the best score; None for the newest run under outputs/. Raise UserError if there is none.
     """
     if ckpt is None:
-        newest = runs(Path("outputs"))
+        newest = find_runs(Path("outputs"))
         if not newest:
             raise UserError(
                 f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…"
             )
-        return all_of(newest[0])[::-1]
+        return find_all(newest[0])[::-1]
     path = Path(ckpt).expanduser()
     if path.is_file():
         return [path]
     if path.name == "best" and path.parent.is_dir():
-        if not best_of(path.parent):
+        if not find_best(path.parent):
             raise UserError(
                 f"{setting}={ckpt}: no best checkpoint there; evaluate_every=… keeps it"
             )
-        return best_of(path.parent)
+        return find_best(path.parent)
     if not path.exists():
         raise UserError(f"{setting}={ckpt}: no such file or folder")
     run = path.parent if path.name == "checkpoints" else path
-    if not all_of(run):
+    if not find_all(run):
         raise UserError(f"{setting}={ckpt}: no checkpoint in that folder")
-    return all_of(run)[::-1]
+    return find_all(run)[::-1]
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -115,18 +115,18 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def save_best(run: Path, step: int, state: dict[str, Any]) -> None:
     """Write the checkpoint with the best score, then delete the one before it."""
     save(best_path(run, step), state)
-    for path in best_of(run):
+    for path in find_best(run):
         if path != best_path(run, step):
             path.unlink()
 
 
 def keep_newest(run: Path, n: int) -> None:
     """Delete all but the n newest checkpoints of a run folder."""
-    for path in all_of(run)[:-n]:
+    for path in find_all(run)[:-n]:
         path.unlink()
 
 
-def sweep(run: Path) -> None:
+def remove_leftovers(run: Path) -> None:
     """Remove temporary files of a process killed while writing. The caller holds the run's lock."""
     for path in (*run.glob("checkpoints/.*.tmp"), *run.glob("samples/.*.tmp")):
         path.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def set_aside(run: Path, after: int) -> list[str]:
 
     Return a message for each. The caller holds the run's lock.
     """
-    later = [path for path in [*all_of(run), *best_of(run)] if step_of(path) > after]
+    later = [path for path in [*find_all(run), *find_best(run)] if step_of(path) > after]
     for path in later:
         path.rename(path.with_suffix(".superseded"))
     return [f"{path} is of a later step, and set aside as .superseded" for path in later]
@@ -147,13 +147,13 @@ def set_aside(run: Path, after: int) -> list[str]:
 
 
 def read(ckpt: str | None, setting: str = "ckpt") -> tuple[Path, dict[str, Any], list[str]]:
-    """Load the first whole checkpoint that `ckpt` may stand for (see `candidates`).
+    """Load the first whole checkpoint that `ckpt` may stand for (see `find_candidates`).
 
     Return its path, its contents, and a message for each damaged one that was skipped. `setting`
     is the name of the setting in messages. Raise UserError if none can be read.
     """
     skipped: list[str] = []
-    paths = candidates(ckpt, setting)
+    paths = find_candidates(ckpt, setting)
     for path in paths:
         try:
             return path, load(path, setting), skipped

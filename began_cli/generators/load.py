@@ -68,7 +68,7 @@ class Trained:
 def load(ckpt: str | None, device: torch.device, points: bool = False) -> Trained:
     """Load the averaged generator that `ckpt` stands for.
 
-    `ckpt` is an exported .safetensors file, or what `checkpoint.candidates` takes. Damaged
+    `ckpt` is an exported .safetensors file, or what `checkpoint.find_candidates` takes. Damaged
     checkpoints that are skipped are reported on stderr. No code in the file is run. Raise UserError
     if none can be read or, unless `points`, if it makes points of the plane.
     """

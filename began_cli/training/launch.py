@@ -67,7 +67,7 @@ def main(cfg: TrainConfig, typed: list[str], words: list[str]) -> float | None:
 
 def way_to_resume(run: Path) -> str:
     """Return a line that says how a run that broke off can be resumed."""
-    checkpoints = checkpoint.all_of(run)
+    checkpoints = checkpoint.find_all(run)
     if not checkpoints:
         return "no checkpoint yet"
     return f"go on from {checkpoints[-1].name} with began train resume={run}"

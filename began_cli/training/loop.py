@@ -42,7 +42,7 @@ def writes(
         try:
             method(self, *args, **kwargs)
         except OSError as error:
-            checkpoints = checkpoint.all_of(self.run)
+            checkpoints = checkpoint.find_all(self.run)
             newest = "no checkpoint yet"
             if checkpoints:
                 newest = f"the newest checkpoint is {checkpoints[-1]}"
@@ -132,7 +132,7 @@ class Training:
         if self.cfg.watchdog == "stop":
             self.save_or_fail()
             raise UserError(f"stopped by the watchdog at step {step:,}: {fatal}")
-        if self.rollbacks >= self.cfg.watch.rollbacks or not checkpoint.all_of(self.run):
+        if self.rollbacks >= self.cfg.watch.rollbacks or not checkpoint.find_all(self.run):
             raise UserError(
                 f"stopped by the watchdog at step {step:,} after {self.rollbacks} "
                 f"roll-backs: {fatal}"

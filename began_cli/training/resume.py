@@ -34,7 +34,7 @@ def make_plan(cfg: TrainConfig, typed: list[str]) -> Plan:
     if source == "auto":
         source = find_same_run(cfg)
     if source is None:
-        if checkpoint.all_of(Path(cfg.out)):
+        if checkpoint.find_all(Path(cfg.out)):
             raise UserError(
                 f"out={cfg.out}: holds a checkpoint already; resume={cfg.out} goes on with that run"
             )
@@ -46,7 +46,7 @@ def make_plan(cfg: TrainConfig, typed: list[str]) -> Plan:
         raise UserError(f"steps={cfg.steps}: the run of {path} is at step {saved['step']} already")
     if path.parent.name == "checkpoints":
         cfg.out = str(checkpoint.run_of(path.resolve()))
-    elif checkpoint.all_of(Path(out)):
+    elif checkpoint.find_all(Path(out)):
         raise UserError(f"out={out}: holds a checkpoint already")
     else:  # a loose file: the run goes on in a folder of its own
         cfg.out = out
@@ -59,7 +59,7 @@ def _restart_source(cfg: TrainConfig) -> str:
 
     Not where the first attempt began, but where it came to.
     """
-    if cfg.resume in (None, "auto") or checkpoint.all_of(Path(cfg.out)):
+    if cfg.resume in (None, "auto") or checkpoint.find_all(Path(cfg.out)):
         return "auto"
     path = Path(cfg.resume)
     return str(path.parent.parent) if path.parent.name == "checkpoints" else cfg.resume
@@ -70,10 +70,10 @@ def find_same_run(cfg: TrainConfig) -> str | None:
 
     That is the run folder, or else the newest run under outputs/ with the same settings.
     """
-    if checkpoint.all_of(Path(cfg.out)):
+    if checkpoint.find_all(Path(cfg.out)):
         return cfg.out
     wanted = flatten(to_plain(cfg))
-    for run in checkpoint.runs(Path("outputs")):
+    for run in checkpoint.find_runs(Path("outputs")):
         try:
             settings = flatten(read_yaml(run / "config.yaml"))
         except (OSError, ValueError):
@@ -123,7 +123,7 @@ def _finished(run: Path, step: int, steps: int) -> bool:
         return False
     logged = bool(lines) and lines[-1].startswith(f'{{"step": {steps}, ')
     sampled = (run / "samples" / f"step-{steps:08d}.png").exists()
-    newest = checkpoint.all_of(run)[-1:] == [checkpoint.path_for(run, steps)]
+    newest = checkpoint.find_all(run)[-1:] == [checkpoint.path_for(run, steps)]
     return step == steps and logged and sampled and newest
 
 

@@ -81,7 +81,7 @@ def claim_folder(run: Path) -> Iterator[None]:
     with lock:
         with suppress(OSError):  # on Windows the lock keeps everyone from writing
             path.write_text(str(os.getpid()), encoding="ascii")
-        checkpoint.sweep(run)
+        checkpoint.remove_leftovers(run)
         yield
 
 

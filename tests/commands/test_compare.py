@@ -74,13 +74,13 @@ def test_failed_unfinished_and_empty_runs_are_shown_as_such(began, sweep):
     with (nan / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "images": 24, "train/loss_real": null}\n{"step": 8, "ima')
     watched = run_of(sweep, 0.5, 1)
-    state = checkpoint.load(checkpoint.all_of(watched)[0])
+    state = checkpoint.load(checkpoint.find_all(watched)[0])
     state["config"] |= {"steps": 9000, "watchdog": "stop"}
-    checkpoint.save(checkpoint.all_of(watched)[0], state)
+    checkpoint.save(checkpoint.find_all(watched)[0], state)
     (watched / "config.yaml").unlink()
     with (watched / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "images": 16, "watchdog": "samples <collapsed>"}\n')
-    checkpoint.all_of(run_of(sweep, 0.5, 2))[0].write_bytes(b"PK\x03\x04 no more")
+    checkpoint.find_all(run_of(sweep, 0.5, 2))[0].write_bytes(b"PK\x03\x04 no more")
     started = sweep / "started"
     started.mkdir()
     shutil.copy(run_of(sweep, 0.3, 1) / "config.yaml", started)
@@ -128,7 +128,7 @@ def test_files_of_other_programs_are_no_crash(began, sweep):
 
 def test_a_checkpoint_of_another_version_has_no_samples(began, sweep):
     for run, change in ((run_of(sweep, 0.3, 1), {"width": 5}), (run_of(sweep, 0.3, 2), None)):
-        path = checkpoint.all_of(run)[0]
+        path = checkpoint.find_all(run)[0]
         state = checkpoint.load(path)
         if change is None:
             del state["config"]["model"]["gain"]
@@ -151,7 +151,7 @@ def test_scores_of_an_earlier_checkpoint_are_left_out_with_a_warning(began, swee
 
 
 def test_different_data_are_warned_of(began, sweep):
-    path = checkpoint.all_of(run_of(sweep, 0.5, 2))[0]
+    path = checkpoint.find_all(run_of(sweep, 0.5, 2))[0]
     state = checkpoint.load(path)
     ours = state["data"]["sha256"][:8]
     state["data"] |= {"sha256": "0123456789"}

@@ -61,7 +61,7 @@ def test_newest_run_is_the_default(began, tiny_run, tmp_path):
 
 def test_a_checkpoint_is_enough(began, tiny_run, tmp_path):
     lone = tmp_path / "lone.pt"
-    checkpoint.candidates(str(tiny_run))[0].rename(lone)
+    checkpoint.find_candidates(str(tiny_run))[0].rename(lone)
     assert began("sample", f"ckpt={lone}", "n=1", "format=png")[0] == 0
     assert (tmp_path / "sampled-lone" / "seed-00000.png").exists()
 

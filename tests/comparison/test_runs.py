@@ -26,7 +26,7 @@ def edit(path, old, new):
 
 
 def change_checkpoint(run, change):
-    path = checkpoint.all_of(run)[0]
+    path = checkpoint.find_all(run)[0]
     state = checkpoint.load(path)
     change(state)
     checkpoint.save(path, state)
@@ -76,7 +76,7 @@ def test_a_run_has_the_settings_that_it_computed_with_and_its_data(sweep):
     assert warnings == []
     assert (run.name, run.step, run.state, run.seed) == (folder.name, 4, "finished", 2)
     assert (run.settings["loss.gamma"], run.settings["steps"]) == (0.3, 4)
-    state = checkpoint.load(checkpoint.all_of(folder)[0])
+    state = checkpoint.load(checkpoint.find_all(folder)[0])
     assert run.settings["data"] == state["data"]["sha256"][:8]
     assert not {"out", "device", "log_every", "dataset.root"} & set(run.settings)
     logs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -114,7 +114,7 @@ def test_a_run_without_a_checkpoint_has_the_settings_of_config_yaml(sweep):
 
 def test_a_damaged_checkpoint_is_named_without_the_way_to_it(sweep):
     folder = run_of(sweep, 0.5, 2)
-    checkpoint.all_of(folder)[0].write_bytes(b"PK\x03\x04 no more")
+    checkpoint.find_all(folder)[0].write_bytes(b"PK\x03\x04 no more")
     run, (warning,) = read(folder)
     assert run.status == "failed: no checkpoint of it can be read"
     assert warning.startswith(f"{folder.name}/checkpoints/step-00000004.pt: not a checkpoint")

@@ -47,11 +47,11 @@ def test_newest_are_kept_by_number(tmp_path):
     for step in (999, 100_000_000, 1000):
         checkpoint.save(checkpoint.path_for(tmp_path, step), state())
     checkpoint.keep_newest(tmp_path, 2)
-    assert [path.stem for path in checkpoint.all_of(tmp_path)] == [
+    assert [path.stem for path in checkpoint.find_all(tmp_path)] == [
         "step-00001000",
         "step-100000000",
     ]
-    assert checkpoint.candidates(str(tmp_path))[0].stem == "step-100000000"
+    assert checkpoint.find_candidates(str(tmp_path))[0].stem == "step-100000000"
 
 
 def test_run_of_a_checkpoint(tmp_path):
@@ -63,8 +63,10 @@ def test_run_of_a_checkpoint(tmp_path):
 def test_best_is_the_newest_and_replaces_the_one_before(tmp_path):
     for step in (4, 2):
         checkpoint.save_best(tmp_path, step, state(step=step))
-        assert checkpoint.candidates(f"{tmp_path}/best") == [checkpoint.best_path(tmp_path, step)]
-    assert checkpoint.all_of(tmp_path) == []
+        assert checkpoint.find_candidates(f"{tmp_path}/best") == [
+            checkpoint.best_path(tmp_path, step)
+        ]
+    assert checkpoint.find_all(tmp_path) == []
 
 
 def test_later_checkpoints_are_set_aside_and_leftovers_swept(tmp_path):
@@ -73,9 +75,9 @@ def test_later_checkpoints_are_set_aside_and_leftovers_swept(tmp_path):
     leftover = tmp_path / "checkpoints" / ".step-00000006.pt.1a2b.tmp"
     leftover.touch()
     (message,) = checkpoint.set_aside(tmp_path, 2)
-    checkpoint.sweep(tmp_path)
+    checkpoint.remove_leftovers(tmp_path)
     assert "step-00000004.pt is of a later step" in message
-    assert checkpoint.all_of(tmp_path) == [checkpoint.path_for(tmp_path, 2)]
+    assert checkpoint.find_all(tmp_path) == [checkpoint.path_for(tmp_path, 2)]
     assert not leftover.exists()
 
 
@@ -84,7 +86,7 @@ def test_newest_run_is_found(tmp_path):
         path = checkpoint.path_for(tmp_path / "outputs" / run, 1)
         checkpoint.save(path, state())
         os.utime(path, (i, i))
-    assert checkpoint.candidates(None)[0].parts[-3] == "a"
+    assert checkpoint.find_candidates(None)[0].parts[-3] == "a"
 
 
 class Payload:

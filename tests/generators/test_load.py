@@ -29,7 +29,7 @@ def by_hand(run) -> torch.nn.Module:
 
 def test_a_run_a_checkpoint_and_an_exported_file_are_the_same_generator(began, tiny_run):
     assert began("export", f"ckpt={tiny_run}", "out=g.safetensors")[0] == 0
-    path = checkpoint.all_of(tiny_run)[-1]
+    path = checkpoint.find_all(tiny_run)[-1]
     z = latents.from_seeds([0, 1], 8)
     expected = by_hand(tiny_run)(z)
     for ckpt, file in ((tiny_run, path), (path, path), ("g.safetensors", Path("g.safetensors"))):
@@ -43,7 +43,7 @@ def test_a_run_a_checkpoint_and_an_exported_file_are_the_same_generator(began, t
 
 
 def test_the_best_checkpoint_and_the_newest_run(tiny_run, tmp_path):
-    path = checkpoint.all_of(tiny_run)[-1]
+    path = checkpoint.find_all(tiny_run)[-1]
     best = path.with_name("best-step-00000003.pt")
     torch.save(checkpoint.load(path) | {"step": 3}, best)
     assert load(f"{tiny_run}/best", CPU).card["step"] == 3

@@ -57,7 +57,7 @@ def test_failing_writes(began, digits, tmp_path, monkeypatch, call, code):
         done, out, err = began(*line(digits, run, *more))
     assert done == 0, err
     assert "cannot write" in " ".join(out.split())
-    assert [path.stem for path in checkpoint.all_of(run)] == ["step-00000004"]
+    assert [path.stem for path in checkpoint.find_all(run)] == ["step-00000004"]
     assert not list(run.rglob("*.tmp"))
 
     calls.clear()

@@ -121,7 +121,7 @@ def test_damaged_newest_is_reported_and_the_one_before_used(began, digits, tmp_p
 
 
 def test_all_damaged(began, tiny_run):
-    for path in checkpoint.all_of(tiny_run):
+    for path in checkpoint.find_all(tiny_run):
         path.write_bytes(b"no")
     code, _, err = began("train", f"resume={tiny_run}")
     assert code == 2
@@ -141,7 +141,7 @@ def test_all_damaged(began, tiny_run):
     ],
 )
 def test_contents_that_do_not_fit(began, tiny_run, change):
-    path = checkpoint.all_of(tiny_run)[-1]
+    path = checkpoint.find_all(tiny_run)[-1]
     torch.save(checkpoint.load(path) | change, path)
     code, _, err = began("train", f"resume={tiny_run}", "steps=5")
     assert code == 2
@@ -169,7 +169,7 @@ def test_a_finished_run_is_left_as_it_is(began, digits, tmp_path):
 def test_a_loose_checkpoint_goes_on_in_a_folder_of_its_own(began, tiny_run, tmp_path):
     loose = tmp_path / "deep" / "loose.pt"
     loose.parent.mkdir()
-    loose.write_bytes(checkpoint.all_of(tiny_run)[-1].read_bytes())
+    loose.write_bytes(checkpoint.find_all(tiny_run)[-1].read_bytes())
     code, _out, err = began("train", f"resume={loose}", "steps=6", "out=new")
     assert code == 0, err
     assert checkpoint.read(str(tmp_path / "new"))[1]["step"] == 6
