@@ -46,19 +46,6 @@ def test_animation_goes_to_and_fro(began, tiny_run, tmp_path):
     assert shown == 600  # 0 1 2 3 2 1, each for 100 ms
 
 
-def test_pixels_round_and_clip():
-    v = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0, -1 + 2 / 255]).view(6, 1, 1, 1)
-    assert images.to_uint8(v).flatten().tolist() == [0, 0, 128, 255, 255, 1]
-    every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(images.to_uint8(images.to_float(every)), every)
-
-
-def test_generated_pixels_are_not_rescaled_by_their_batch():
-    """Mistake: fakes rescaled by the batch's own minimum and maximum (mimicry)."""
-    faint = torch.full((2, 1, 4, 4), 0.1)
-    assert images.to_uint8(faint).unique().tolist() == [140]  # (0.1 + 1) * 127.5
-
-
 # --- real images, saved latents, other paths ------------------------------------------------------
 
 QUICK = ("restarts=2", "search_steps=20")

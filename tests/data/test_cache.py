@@ -13,7 +13,6 @@ from conftest import settings
 from PIL import Image
 
 from began_cli.data import cache, folder, sources
-from began_cli.errors import UserError
 
 
 @pytest.fixture
@@ -130,22 +129,6 @@ def test_a_process_killed_while_decoding_leaves_nothing_for_long(photos, tmp_pat
     assert not left.exists()
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(photos, tmp_path):
-    (tmp_path / "file").touch()
-    source = load(photos, f"dataset.cache={tmp_path}/file/x")
-    assert len(source.images) == 5
-    assert "dataset.cache" in source.warning
-
-
-def test_broken_images_are_named_also_when_the_others_are_cached(photos, tmp_path):
-    (photos / "bad.png").write_bytes(b"no")
-    assert "1 of 6" in load(photos, "dataset.skip_broken=true").warning
-    assert "1 of 6" in load(photos, "dataset.skip_broken=true").warning
-    with pytest.raises(UserError, match=r"bad\.png"):
-        load(photos)
-    assert not [name for name in entries(tmp_path) if name.startswith(".")]
-
-
 def test_card_has_the_shape_and_the_hash_of_the_pixels(photos, tmp_path):
     source = load(photos)
     place = tmp_path / "xdg-cache" / "began" / entries(tmp_path)[0]
@@ -162,14 +145,6 @@ def test_forgotten_pages_are_read_again(photos, monkeypatch):
     before = source.images.clone()
     source.forget()
     assert torch.equal(source.images, before)
-
-
-def test_a_glance_reads_some_and_writes_nothing(photos, decodings, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "GLANCE", 2)
-    dataset = settings("train", "dataset=folder", f"dataset.root={photos}").dataset
-    source = sources.load(dataset, glance=True)
-    assert (len(source.images), source.files, len(decodings)) == (2, 5, 2)
-    assert not (tmp_path / "xdg-cache").exists()
 
 
 @pytest.mark.slow

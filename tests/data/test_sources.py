@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import settings, write_idx
-from PIL import Image
 
 from began_cli.data import sources
 from began_cli.errors import UserError
@@ -125,95 +124,6 @@ def test_ring_is_evenly_spaced_gaussians():
     nearest = distance.argmin(1)
     assert np.bincount(nearest).min() > 5_900  # of 6,250
     assert np.sqrt((distance.min(1) ** 2).mean() / 2) == pytest.approx(0.02, rel=0.02)
-
-
-# --- a folder -------------------------------------------------------------------------------------
-
-
-def folder(tmp_path, *overrides: str) -> sources.Source:
-    return load("dataset=folder", f"dataset.root={tmp_path}/p", "dataset.image_size=16", *overrides)
-
-
-def put(tmp_path, name: str, image: Image.Image, **how) -> None:
-    path = tmp_path / "p" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **how)
-
-
-def test_folder_of_every_kind(tmp_path):
-    put(tmp_path, "a.png", Image.new("L", (40, 30), 100))
-    put(tmp_path, "deep/er/b.jpg", Image.new("RGB", (300, 200), (100, 100, 100)), quality=95)
-    put(tmp_path, "c.webp", Image.new("RGB", (16, 16), (100, 100, 100)), lossless=True)
-    put(tmp_path, "d.gif", Image.new("P", (20, 20), 0))
-    put(tmp_path, "e.PNG", Image.new("RGBA", (20, 20), (100, 100, 100, 255)))
-    put(tmp_path, "f.png", Image.fromarray(np.full((20, 20), 100 * 256, np.uint16)))
-    put(tmp_path, ".hidden/g.png", Image.new("L", (20, 20), 7))
-    (tmp_path / "p" / "notes.txt").write_text("not an image")
-    images = folder(tmp_path).images
-    assert images.shape == (6, 3, 16, 16)
-    levels = sorted(images.float().mean((1, 2, 3)).round().int().tolist())
-    assert levels[1:] == [100] * 5
-
-
-def test_centre_square_without_distortion(tmp_path):
-    wide = np.zeros((20, 60), np.uint8)
-    wide[:, 20:40] = 200  # the centre square
-    put(tmp_path, "a.png", Image.fromarray(wide))
-    image = folder(tmp_path, "dataset.channels=1").images[0, 0]
-    assert (image == 200).float().mean() == 1
-
-
-def test_resizing_is_antialiased(tmp_path):
-    """One-pixel stripes come out grey; without antialiasing they would be black or white."""
-    stripes = np.tile(np.array([0, 255], np.uint8), (128, 64))
-    put(tmp_path, "a.png", Image.fromarray(stripes))
-    image = folder(tmp_path, "dataset.channels=1").images[0, 0, 2:-2, 2:-2]
-    assert 120 <= image.min() <= image.max() <= 135
-
-
-def test_exif_rotation(tmp_path):
-    upright = np.zeros((32, 32), np.uint8)
-    upright[:16] = 255
-    exif = Image.Exif()
-    exif[274] = 6  # to be turned 90 degrees clockwise
-    turned = Image.fromarray(np.rot90(upright, 1).copy())
-    put(tmp_path, "a.png", turned, exif=exif)
-    image = folder(tmp_path, "dataset.channels=1").images[0, 0].float()
-    assert image[:6].mean() > 250
-    assert image[-6:].mean() < 5
-
-
-@pytest.mark.parametrize("data", [b"", b"\x89PNG not one", "cut"])
-def test_broken_image_is_named_or_skipped(tmp_path, data):
-    put(tmp_path, "good.png", Image.new("L", (20, 20), 9))
-    put(tmp_path, "bad.png", Image.effect_noise((64, 64), 50))
-    bad = tmp_path / "p" / "bad.png"
-    bad.write_bytes(bad.read_bytes()[:500] if data == "cut" else data)
-    with pytest.raises(UserError, match=r"bad\.png"):
-        folder(tmp_path)
-    source = folder(tmp_path, "dataset.skip_broken=true")
-    assert len(source.images) == 1
-    assert source.images.max() == 9
-    assert "1 of 2" in source.warning
-
-
-def test_folder_missing_empty_or_all_broken(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        folder(tmp_path)
-    (tmp_path / "p").mkdir()
-    with pytest.raises(UserError, match="no images"):
-        folder(tmp_path)
-    (tmp_path / "p" / "a.png").touch()
-    with pytest.raises(UserError, match="none of its 1"):
-        folder(tmp_path, "dataset.skip_broken=true")
-
-
-def test_order_of_files_is_stable(tmp_path):
-    for i in (3, 1, 2):
-        put(tmp_path, f"{i}.png", Image.new("L", (16, 16), i * 50))
-    images = folder(tmp_path, "dataset.channels=1").images
-    assert images[:, 0, 0, 0].tolist() == [50, 100, 150]
-    assert images.dtype == torch.uint8
 
 
 def test_the_judges_of_the_data_sets():
