@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shlex
 import shutil
 import struct
 import sys
@@ -58,6 +59,23 @@ def began(capfd, monkeypatch):
             code = leaving.code or 0
         out, err = capfd.readouterr()
         return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refusal(began, tmp_path):
+    """Runs a line that must be refused: in one line, with exit code 2, writing nothing."""
+
+    def run(line: str) -> str:
+        words = shlex.split(line)
+        code, out, err = began(*words)
+        assert code == 2, (out, err)
+        assert err.count("\n") == 1, err
+        known = (cli.CONF / f"{words[0]}.yaml").exists()
+        assert err.startswith(f"began {words[0]}: " if known else "began: ")
+        assert list(tmp_path.iterdir()) == []
+        return err
 
     return run
 

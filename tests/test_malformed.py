@@ -1,12 +1,8 @@
 """Malformed lines, made up by Hypothesis: never a traceback, never a file written."""
 
-from conftest import settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-
-from began_cli.settings.fields import GROUPS
-from began_cli.settings.parse import flatten, read_yaml, to_plain, to_yaml
 
 KEYS = [
     *("steps", "batch_size", "seed", "device", "precision", "log_every", "resume", "watchdog"),
@@ -66,10 +62,3 @@ def test_a_line_is_refused_in_one_line_or_composes(began, monkeypatch, tmp_path,
         assert err.count("\n") == 1, (line, err)
         assert err.startswith("began train: ")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_composes_survives_its_own_yaml(began, tmp_path):
-    for loss in GROUPS["loss"]:
-        cfg = settings("train", f"loss={loss}")
-        (tmp_path / "config.yaml").write_text(to_yaml(cfg))
-        assert flatten(read_yaml(tmp_path / "config.yaml")) == flatten(to_plain(cfg))
