@@ -89,5 +89,8 @@ def _no_setting(error: Any) -> str:
 
 def quote(value: str) -> str:
     """Return a value so that Hydra takes it as it is typed, whatever characters it has."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # In Hydra's grammar a backslash is special only before a quote, and so at the end.
+    escaped = re.sub(
+        r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value
+    )
     return f"'{escaped}'"

@@ -48,7 +48,8 @@ def test_suggest_is_silent_about_strangers():
 
 
 @pytest.mark.parametrize(
-    "value", ["", "a=b, c", "it's", "{x}", "[y", 'ü "#', "null", "1e3", "C:\\", "\\'x", "*?"]
+    "value",
+    ["", "a=b, c", "it's", "{x}", "[y", 'ü "#', "null", "1e3", "C:\\", "\\'x", "*?", "a\\b"],
 )
 def test_hydra_reads_a_quoted_value_as_it_was_typed(value):
     override = OverridesParser.create().parse_override(f"out={error_text.quote(value)}")
