@@ -205,7 +205,6 @@ def test_processes_get_the_same_answer_at_the_same_call(pair):
 
 def _fail(folder, who):
     """Raise a UserError in some processes; the others wait for all."""
-    ranks.GRACE = 0.5
     try:
         with ranks.connect():
             if ranks.rank() in who:

@@ -128,8 +128,9 @@ def keep_newest(run: Path, n: int) -> None:
 
 def remove_leftovers(run: Path) -> None:
     """Remove temporary files of a process killed while writing. The caller holds the run's lock."""
-    for path in (*run.glob("checkpoints/.*.tmp"), *run.glob("samples/.*.tmp")):
-        path.unlink(missing_ok=True)
+    for pattern in ("checkpoints/.*.tmp", "samples/.*.tmp", ".metrics.jsonl.*.tmp"):
+        for path in run.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def set_aside(run: Path, after: int) -> list[str]:

@@ -44,10 +44,15 @@ def test_a_dead_process_holds_no_lock(tmp_path):
 
 
 def test_stale_temporaries_are_removed(began, tiny_run):
-    stale = tiny_run / "checkpoints" / ".step-00000009.pt.abc.tmp"
-    stale.write_bytes(b"half")
+    stale = [tiny_run / "checkpoints" / ".step-00000009.pt.abc.tmp"]
+    stale.append(tiny_run / ".metrics.jsonl.abc.tmp")
+    for path in stale:
+        path.write_bytes(b"half")
+    evaluating = tiny_run / ".evaluation.json.abc.tmp"  # of another process, which holds no lock
+    evaluating.write_bytes(b"half")
     assert began("train", f"resume={tiny_run}", "steps=5")[0] == 0
-    assert not stale.exists()
+    assert not any(path.exists() for path in stale)
+    assert evaluating.exists()
 
 
 def test_margin_auto_is_settled_printed_and_stored(began, digits, tmp_path):
