@@ -1,5 +1,5 @@
-"""What a step costs on several devices, on paper: work, gradients, memory, and where more of them
-stop paying.
+"""Estimate the cost of a step on several devices: work, gradients, memory, and the number of
+devices from which more do not pay.
 
     python scripts/scaling.py [--images 360000]
     torchrun --standalone --nproc-per-node 2 scripts/scaling.py --link
@@ -35,7 +35,7 @@ LINES = {
 
 
 class Cost(NamedTuple):
-    """Of one step on one device: operations, weights, bytes kept by two passes of D, batch,
+    """The cost of one step on one device: operations, weights, bytes kept by two passes of D, batch,
     and operators that the host starts."""
 
     flops: int

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from began_cli.evaluation.avatars_classifier import ATTRIBUTES, predict_attributes
-from began_cli.evaluation.coverage import modes_and_kl
 
 MODE_ATTRIBUTES = ("background", "skin", "hair_colour", "hair")
 MODES = math.prod(len(ATTRIBUTES[name]) for name in MODE_ATTRIBUTES)  # 500
@@ -57,18 +56,12 @@ def number_modes(labels: Tensor) -> Tensor:
 
 
 def label_combinations(logits: Tensor) -> tuple[Tensor, int]:
-    """Return the combinations (N,) of logits (N, 60), and how many combinations there are."""
-    return number_modes(predict_attributes(logits)), MODES
+    """Return the combinations (N,) of logits (N, 60), and how many combinations there are.
 
-
-def count_modes(labels: Tensor) -> dict[str, float]:
-    """Return `modes`, how many of the 500 combinations are hit, and `modes_kl`, in nats.
-
-    `modes_kl` is KL(q, uniform) = sum q log(500 q), q being the shares of the combinations, as for
-    stacked MNIST: the four attributes were drawn evenly and each by itself, so the uniform law is
-    that of the data. N real images, many more than 500, have about 499 / 2N.
+    The four attributes were drawn evenly and independently: the uniform law, from which `modes_kl`
+    is measured, is that of the data.
     """
-    return modes_and_kl(number_modes(labels), MODES)
+    return number_modes(predict_attributes(logits)), MODES
 
 
 def compare_shares(samples: Tensor, real: Tensor) -> dict[str, Shares]:

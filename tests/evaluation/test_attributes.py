@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from began_cli.evaluation.attributes import compare_shares, count_modes, number_modes
+from began_cli.evaluation.attributes import MODES, compare_shares, number_modes
+from began_cli.evaluation.coverage import modes_and_kl
 
 # background, skin, hair colour, hair, rear hair, beard, eyes, eyebrows, mouth, clothes, its colour
 FIRST = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 LAST = [4, 4, 4, 3, 4, 5, 4, 4, 4, 4, 9]
+
+
+def count_modes(labels: torch.Tensor) -> dict[str, float]:
+    """Return the number of combinations among labels (N, 11), and their KL."""
+    return modes_and_kl(number_modes(labels), MODES)
 
 
 def draw_evenly(n: int) -> torch.Tensor:
