@@ -35,8 +35,8 @@ LINES = {
 
 
 class Cost(NamedTuple):
-    """The cost of one step on one device: operations, weights, bytes kept by two passes of D, batch,
-    and operators that the host starts."""
+    """The cost of one step on one device: operations, weights, bytes kept by two passes of D,
+    batch, and operators that the host starts."""
 
     flops: int
     weights: int
