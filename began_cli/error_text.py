@@ -80,7 +80,7 @@ def _no_setting(error: Any) -> str:
     group, _, name = error.full_key.partition(".")
     for schema in GROUPS.get(group, {}).values():
         for field in dataclasses.fields(schema):
-            if field.name == name and (only := field.metadata["only"]):
+            if field.name == name and (only := field.metadata.get("only")):
                 return f"no setting '{error.full_key}' here: {only}"
     parent = error.parent_node
     keys = [str(key) for key in parent] if parent is not None and hasattr(parent, "keys") else []

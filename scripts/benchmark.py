@@ -152,7 +152,7 @@ class Reference:
 def make_noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
     """Return images of random pixels: the cost of a step does not depend on them."""
     d = cfg.dataset
-    shape = (count, d.channels, d.image_size, d.image_size)
+    shape = (count, *d.image_shape)
     generator = torch.Generator().manual_seed(0)
     return sources.Source(
         torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), "random pixels"

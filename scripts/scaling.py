@@ -79,11 +79,11 @@ def cost_of(line: list[str]) -> Cost:
     """Counted in one real step of two images; both counts grow with the batch."""
     cfg = compose_settings([*line, "device=cpu"])
     d, batch = cfg.dataset, cfg.batch_size
-    pixels = torch.zeros(2, d.channels, d.image_size, d.image_size, dtype=torch.uint8)
+    pixels = torch.zeros(2, *d.image_shape, dtype=torch.uint8)
     update = build(cfg, pixels, CPU)
     networks = (update.generator, update.discriminator)
     weights = sum(weight.numel() for network in networks for weight in network.parameters())
-    x = torch.zeros(2, d.channels, d.image_size, d.image_size)
+    x = torch.zeros(2, *d.image_shape)
     z = torch.zeros(2, cfg.model.latent_dim)
     kept: dict[int, Tensor] = {}
 
@@ -189,9 +189,9 @@ def step(line: list[str]) -> None:
     dist.init_process_group("gloo")
     cfg = compose_settings([*line, "dataset.root=x", "device=cpu"])
     d, n = cfg.dataset, cfg.batch_size // dist.get_world_size()
-    pixels = torch.zeros(2, d.channels, d.image_size, d.image_size, dtype=torch.uint8)
+    pixels = torch.zeros(2, *d.image_shape, dtype=torch.uint8)
     update = build(cfg, pixels, CPU)
-    x = torch.rand(n, d.channels, d.image_size, d.image_size)
+    x = torch.rand(n, *d.image_shape)
     z = torch.rand(n, cfg.model.latent_dim)
     times: dict[bool, list[float]] = {True: [], False: []}
     sums = gradients.Gradients.sum_over_processes

@@ -43,6 +43,17 @@ def settings(command: str = "train", *overrides: str):
         return parse(command, compose(command, list(overrides)))
 
 
+class Grey(torch.nn.Module):
+    """Images (N, 1, 16, 16) in the grey of the first coordinate of a latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, z):
+        return z[:, :1, None, None].expand(-1, -1, 16, 16)
+
+
 TINY = ("dataset.image_size=16", "dataset.width=4", "batch_size=4", "model.latent_dim=8")
 
 

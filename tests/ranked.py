@@ -51,7 +51,7 @@ def trajectory(line: list[str], steps: int) -> dict:
     if d.channels == 2:
         pixels = torch.rand(50, 2, 1, 1) * 2 - 1
     else:
-        shape = (50, d.channels, d.image_size, d.image_size)
+        shape = (50, *d.image_shape)
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
         pixels[:, :, :, : d.image_size // 2] //= 4  # something to learn
     update = build(cfg, pixels, CPU)

@@ -44,7 +44,7 @@ def read(c: FolderDatasetConfig, glance: bool) -> Folder:
     total = len(files)
     if glance:
         files = files[:GLANCE]
-    mode, shape = ("L", "RGB")[c.channels == 3], (c.channels, c.image_size, c.image_size)
+    mode, shape = ("L", "RGB")[c.channels == 3], c.image_shape
     place = None
     if c.cache and not glance:
         kept = cache_home() if c.cache == "auto" else Path(c.cache).expanduser()

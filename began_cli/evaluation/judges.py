@@ -41,7 +41,7 @@ class Judges:
     ) -> None:
         self.device, self.batch_size, self.seed = pick_device(device), batch_size, seed
         self.cache = Path(cache).expanduser() if cache else cache_home()
-        shape = (data.channels, data.image_size, data.image_size)
+        shape = data.image_shape
         classifier, per_channel = judge(data.name).classifier, judge(data.name).per_channel
         name = extractor if extractor != "auto" else classifier or "inception"
         self.extractor = features.build(name, weights, shape, per_channel, self.device)

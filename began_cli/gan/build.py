@@ -26,7 +26,7 @@ def build(
 
     `data` are the training images, for losses that measure them; `amp` is the autocast type.
     """
-    loss = losses.build(cfg.loss, image_shape(cfg)).to(device)
+    loss = losses.build(cfg.loss, cfg.dataset.image_shape).to(device)
     loss.prepare(data)
     generator = networks.build_generator(cfg, device)
     discriminator = networks.build_discriminator(cfg, device)
@@ -45,11 +45,6 @@ def build(
         steps,
         cfg.accumulate,
     )
-
-
-def image_shape(cfg: TrainConfig) -> tuple[int, int, int]:
-    """Return the shape of an image, (C, H, W)."""
-    return cfg.dataset.channels, cfg.dataset.image_size, cfg.dataset.image_size
 
 
 def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimizer:
@@ -74,7 +69,7 @@ def settle_margin(
     """
     if not isinstance(cfg.loss, EbganLossConfig) or cfg.loss.margin != "auto":
         return None
-    loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0), image_shape(cfg))
+    loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0), cfg.dataset.image_shape)
     autoencoder = networks.build_discriminator(cfg, device)
     optimizer = build_optimizer(cfg.optimizer, autoencoder, cfg.optimizer.lr_d)
     cfg.loss.margin = find_margin(autoencoder, loss, optimizer, stream(), cfg.loss.margin_steps)

@@ -11,25 +11,28 @@ class Gradients:
     """The gradients of some weights.
 
     With several processes they are views into one flat buffer, which is summed over the processes
-    after the last backward pass: each process divides its loss by their number. Sending them in
-    buckets during the pass would gain little (docs/scaling.md).
+    after the last backward pass: each process divides its loss by their number. docs/scaling.md
+    estimates what sending them in buckets during the pass would gain.
     """
 
     def __init__(self, weights: list[Tensor]) -> None:
         self.weights = weights
         self.keep = False  # whether they stay where they are in memory, as CUDA graphs need it
         self._flat: Tensor | None = None
+        self._views: list[Tensor] = []
         if ranks.size() > 1:
             self._flat = weights[0].new_zeros(sum(weight.numel() for weight in weights))
+            offset = 0
+            for weight in weights:
+                self._views.append(self._flat.as_strided(weight.size(), weight.stride(), offset))
+                offset += weight.numel()
 
     def clear(self) -> None:
         """Set the gradients to zero or None before a step."""
         if self._flat is not None:
             self._flat.zero_()
-            offset = 0
-            for weight in self.weights:
-                weight.grad = self._flat.as_strided(weight.size(), weight.stride(), offset)
-                offset += weight.numel()
+            for weight, view in zip(self.weights, self._views, strict=True):
+                weight.grad = view
             return
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         if self.keep and gradients:

@@ -238,7 +238,7 @@ def _family(
     size, channels, width = data.image_size, data.channels, model.width
     seen = channels * pack
     output = nn.Tanh() if model.output == "tanh" else nn.Identity()
-    shape = (channels, size, size)
+    shape = data.image_shape
     match model:
         case BeganModelConfig():
             residual, flat = model.residual, model.first_stage == "flat"

@@ -52,8 +52,7 @@ class Trained:
         """
         state, c = self.checkpoint(setting), self.settings
         with checkpoint.fits(self.path):
-            side = c.dataset.image_size
-            loss = losses.build(c.loss, (c.dataset.channels, side, side))
+            loss = losses.build(c.loss, c.dataset.image_shape)
             loss.load_state_dict(state["loss"])
             critic = networks.build_discriminator(c, self.device)
             critic.load_state_dict(state["discriminator"])

@@ -63,9 +63,9 @@ def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
             schema[group] = OmegaConf.structured(options[name])
     settings: Any = OmegaConf.to_object(OmegaConf.merge(schema, plain))
     check_fields(settings)
-    settings.check()
-    if hasattr(settings, "normalise"):
-        settings.normalise()
+    for step in ("check", "normalise"):  # either may be missing
+        if hasattr(settings, step):
+            getattr(settings, step)()
     return settings
 
 

@@ -188,6 +188,11 @@ class DatasetConfig:
     width: int = setting(at_least(1))
     device: str = setting(checks.device("auto"), resumable=True)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of an image, (C, H, W)."""
+        return self.channels, self.image_size, self.image_size
+
     def check(self) -> None:
         """Raise UserError if there are no such images."""
         checks.require(

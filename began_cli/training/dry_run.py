@@ -74,7 +74,7 @@ def count(cfg: TrainConfig, source: Source) -> Work:
     d = cfg.dataset
     with torch.device("meta") as meta:
         update = build(cfg, source.images, meta)
-        x = torch.empty(cfg.batch_size, d.channels, d.image_size, d.image_size)
+        x = torch.empty(cfg.batch_size, *d.image_shape)
         z = torch.empty(cfg.batch_size, cfg.model.latent_dim)
         flops = count_flops(lambda: update(lambda: x, lambda: z))
     generator, discriminator = (
@@ -94,7 +94,7 @@ def measure(cfg: TrainConfig, source: Source, device: torch.device, work: Work) 
     """
     end, speed, timing = clock() + BUDGET, 0.0, None
     for smaller in smaller_settings(cfg):
-        flops = count(smaller, source).flops
+        flops = work.flops if smaller == cfg else count(smaller, source).flops
         if speed and 2 * flops / speed > end - clock():  # one step to warm up, one to time
             break
         update, batches, latents = build_parts(smaller, source, device)

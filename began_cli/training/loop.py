@@ -295,7 +295,7 @@ class Training:
             return
         n = self.cfg.batch_size // ranks.size()
         z = torch.zeros_like(self.previews.latents[:1])
-        x = torch.zeros(n, d.channels, d.image_size, d.image_size, device=self.device)
+        x = torch.zeros(n, *d.image_shape, device=self.device)
         start = time.perf_counter()
         try:
             self.update.compile(mode, x, z.expand(n, -1))

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import settings
+from conftest import Grey, settings
 
 from began_cli.data import sources
 from began_cli.errors import UserError
@@ -21,17 +21,6 @@ def test_the_classifier_counts_classes_beside_another_extractor():
     assert Judges(data, "pixels", None, "cpu", classes=False).all == [both.extractor]
     stacked = Judges(settings("train", "dataset=stacked_mnist").dataset, "auto", None, "cpu")
     assert [each.name for each in stacked.all] == ["mnist-cnn-per-channel"]
-
-
-class Grey(torch.nn.Module):
-    """Images (N, 1, 16, 16) in the grey of the first coordinate of a latent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, z):
-        return z[:, :1, None, None].expand(-1, -1, 16, 16)
 
 
 def test_generated_images_are_those_of_the_seeds_of_an_evaluation():

@@ -7,7 +7,7 @@ from conftest import TINY, settings
 from torch import nn
 
 from began_cli.gan import networks
-from began_cli.gan.build import build, build_optimizer, image_shape, settle_margin
+from began_cli.gan.build import build, build_optimizer, settle_margin
 
 CPU = torch.device("cpu")
 PIXELS = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
@@ -17,7 +17,7 @@ def test_the_settings_reach_the_step():
     line = ["optimizer.lr_g=0.25", "optimizer.lr_d=0.5", "ema.decay=0.75", "accumulate=2"]
     line += ["model=began", "model.residual=true", "model.carry_steps=10"]
     cfg = settings("train", "loss=began", *TINY, *line)
-    assert image_shape(cfg) == (1, 16, 16)
+    assert cfg.dataset.image_shape == (1, 16, 16)
     update = build(cfg, PIXELS, CPU)
     for optimizer, network, lr in (
         (update.optimizer_g, update.generator, 0.25),

@@ -26,7 +26,7 @@ def make(
 ) -> Update:
     cfg = settings("train", f"loss={loss}", f"model={model}", *TINY, *more)
     d = cfg.dataset
-    objective = losses.build(cfg.loss, (d.channels, d.image_size, d.image_size)).to(dtype)
+    objective = losses.build(cfg.loss, d.image_shape).to(dtype)
     generator = networks.build_generator(cfg, CPU).to(dtype)
     critic = networks.build_discriminator(cfg, CPU).to(dtype)
     return Update(

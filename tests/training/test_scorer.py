@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import TINY, settings
+from conftest import TINY, Grey, settings
 
 from began_cli.data import sources
 from began_cli.errors import UserError
@@ -12,17 +12,6 @@ from began_cli.gan import latents
 from began_cli.training.scorer import Scorer
 
 PIXELS = ("evaluation.extractor=pixels", "evaluation.n=50", "evaluate_every=1")
-
-
-class Grey(torch.nn.Module):
-    """Images (N, 1, 16, 16) in the grey of the first coordinate of a latent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, z):
-        return z[:, :1, None, None].expand(-1, -1, 16, 16)
 
 
 def scorer(*overrides: str, count: int = 200) -> tuple[Scorer, torch.Tensor]:
