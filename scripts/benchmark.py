@@ -161,7 +161,7 @@ def make_noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
 
 def measure_step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
     """Time a BEGAN step. Default: 64x64, n = 64, batch 16. precision=bf16 applies to ours alone."""
-    cfg = compose_settings(["loss=began", "dataset=folder", "dataset.root=x", *overrides])
+    cfg = compose_settings(["loss=began_paper", "dataset=folder", "dataset.root=x", *overrides])
     device = pick_device(cfg.device)
     ours = build_parts(cfg, make_noise(cfg), device)
     loss: Any = cfg.loss
@@ -210,7 +210,7 @@ def measure_scaling(rounds: int, overrides: list[str]) -> Result:
         "batch": [f"batch_size={batch}" for batch in (8, 16, 32, 64, 128)],
         "width": [f"model.width={width}" for width in (16, 32, 64, 128)],
     }
-    base = ["loss=began", "dataset=folder", "dataset.root=x", "dataset.image_size=32"]
+    base = ["loss=began_paper", "dataset=folder", "dataset.root=x", "dataset.image_size=32"]
     base += ["model.width=16", "batch_size=16"]
     work: dict[str, Callable[[], Any]] = {}
     flops: dict[str, float] = {}
@@ -298,7 +298,7 @@ def measure_data(rounds: int, overrides: list[str]) -> Result:
         if not given:
             make_jpegs(Path(folder) / "photos" / "all", 5000)
             overrides = [*overrides, f"dataset.root={folder}/photos"]
-        cfg = compose_settings(["loss=began", "dataset=folder", *overrides])
+        cfg = compose_settings(["loss=began_paper", "dataset=folder", *overrides])
         dataset: Any = cfg.dataset
         dataset.device = "cpu"
         size = (dataset.image_size, dataset.image_size)

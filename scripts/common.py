@@ -22,7 +22,6 @@ from began_cli.errors import UserError
 from began_cli.generators import checkpoint
 from began_cli.settings.parse import parse, read_yaml, register_schemas, to_plain
 from began_cli.settings.train import TrainConfig
-from began_cli.training.resume import auto_margin
 
 
 @contextmanager
@@ -73,8 +72,7 @@ def check_settings(run: Path, cfg: TrainConfig, words: list[str]) -> None:
     saved = read_settings(run) or wanted
     for key in map(name_of, words):
         was, now = OmegaConf.select(saved, key), OmegaConf.select(wanted, key)
-        # The file has the number that was found for a margin of `auto`.
-        if key not in {"steps"} | auto_margin(cfg) and was != now:
+        if key != "steps" and was != now:
             raise UserError(f"{key}: {run} has {was}, not {now}; give another --out")
 
 

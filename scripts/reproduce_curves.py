@@ -33,10 +33,10 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "began": (
         ("loss_real", "loss_fake", "k_t", "diversity"),
         {
-            "healthy (began_relative)": ["loss=began_relative"],
+            "healthy (began_relative)": ["loss=began"],
             "collapse, k_t on 0 (loss=began)": ["loss=began"],
-            "collapse in balance (gamma=0.3)": ["loss=began_relative", "loss.gamma=0.3"],
-            "k_t on 1 (gamma=8)": ["loss=began_relative", "loss.gamma=8"],
+            "collapse in balance (gamma=0.3)": ["loss=began", "loss.gamma=0.3"],
+            "k_t on 1 (gamma=8)": ["loss=began", "loss.gamma=8"],
         },
     ),
     "ebgan": (

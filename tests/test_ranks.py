@@ -22,18 +22,18 @@ from began_cli.gan.latents import LatentStream
 from began_cli.gan.layers import BatchNorm2d
 
 SMALL = ["dataset.image_size=16", "dataset.width=4", "model.latent_dim=8", "accumulate=2"]
-LOSSES = ["began", "began_relative", "began_unbalanced", "bgan_discrete"]
+LOSSES = ["began", "began_paper", "began_unbalanced", "bgan_discrete"]
 LOSSES += ["ebgan", "ebgan_pt", "gan"]
 LINES = {name: [f"loss={name}", *SMALL, "batch_size=8"] for name in LOSSES}
 LINES["bgan"] = ["loss=bgan", "loss.log_z=true", *SMALL, "batch_size=16"]
 # ELU and no normalisation, for those whose steps can hang on a last bit: WGAN's weights are tiny,
 # RMSProp makes all gradients equal, the penalty's own gradient jumps at LeakyReLU's kink, and that
 # of an absolute error at 0.
-LINES["began_relative"] += ["model=began"]
+LINES["began_paper"] += ["model=began"]
 LINES["wgan"] = ["loss=wgan", "model=began", *SMALL, "batch_size=8", "optimizer.lr=0.00005"]
 LINES["wgan_gp"] = ["loss=wgan_gp", "model=began", *SMALL, "batch_size=8"]
 LINES["pack"] = ["loss=gan", "loss.pack=2", *SMALL, "batch_size=16"]
-LINES["separate"] = ["loss=began", "loss.separate_latents=true", *SMALL, "batch_size=8"]
+LINES["separate"] = ["loss=began_paper", "loss.separate_latents=true", *SMALL, "batch_size=8"]
 
 
 def flat(state: dict) -> torch.Tensor:
@@ -62,7 +62,7 @@ SHORT = {name: LINES[name] for name in ("began", "bgan", "ebgan_pt", "wgan_gp", 
 
 def _everything(folder):
     ranked.trajectories(folder, SHORT, 4)
-    ranked.bytes_of_a_step(folder, ["loss=began", *SMALL, "batch_size=8"])
+    ranked.bytes_of_a_step(folder, ["loss=began_paper", *SMALL, "batch_size=8"])
     for work in (_gradients, _normalise, _streams, _agree, _devices):
         work(folder)
 
@@ -262,7 +262,7 @@ def test_a_process_has_a_device_of_its_own(pair):
 
 # --- the whole program ----------------------------------------------------------------------------
 
-RUN = ["loss=began", "dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size=8"]
+RUN = ["loss=began_paper", "dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size=8"]
 RUN += ["device=cpu", "log_every=10", "sample_every=1000", "checkpoint_every=20", "ema.decay=0.9"]
 
 

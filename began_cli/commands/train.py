@@ -36,8 +36,7 @@ def train(plan: resume.Plan) -> float | None:
         return saved["best"].get("value")
     scorer = Scorer(cfg, source) if cfg.evaluate_every and ranks.is_first() else None
     with setup.claim_folder(run), enough_memory(cfg.batch_size, cfg.model.width):
-        margin = setup.set_margin(cfg, source, device)
-        setup.seed_everything(cfg.seed)  # the same first weights, whoever found the margin
+        setup.seed_everything(cfg.seed)
         with setup.open_monitor(cfg, saved) as monitor:
             training = Training(cfg, source, device, monitor, scorer)
             for warning in plan.warnings:
@@ -46,8 +45,6 @@ def train(plan: resume.Plan) -> float | None:
                 training.resume(saved)
             training.introduce()
             training.compile()
-            if margin is not None:
-                monitor.say(f"loss.margin={margin:g}: the energy of an autoencoder trained alone")
             with StopRequest() as stop:
                 signal = training.loop(stop)
                 step = training.update.step

@@ -1,19 +1,14 @@
 """Build networks, loss and optimizers from the settings."""
 
-import dataclasses
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from began_cli.gan import losses, networks
-from began_cli.gan.margin import find_margin
 from began_cli.gan.update import Update
 from began_cli.settings.train import (
     AdamWOptimizerConfig,
     BeganModelConfig,
-    EbganLossConfig,
     OptimizerConfig,
     TrainConfig,
 )
@@ -58,19 +53,3 @@ def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimi
         decay = c.weight_decay
         return AdamW(weights, lr=lr, betas=betas, eps=c.eps, weight_decay=decay, fused=fused)
     return Adam(weights, lr=lr, betas=betas, eps=c.eps, fused=fused)
-
-
-def settle_margin(
-    cfg: TrainConfig, stream: Callable[[], Callable[[], Tensor]], device: torch.device
-) -> float | None:
-    """Replace `loss.margin=auto` by a number and return it; return None for other settings.
-
-    `stream()` returns the stream of batches from its beginning.
-    """
-    if not isinstance(cfg.loss, EbganLossConfig) or cfg.loss.margin != "auto":
-        return None
-    loss = losses.Ebgan(dataclasses.replace(cfg.loss, margin=1.0), cfg.dataset.image_shape)
-    autoencoder = networks.build_discriminator(cfg, device)
-    optimizer = build_optimizer(cfg.optimizer, autoencoder, cfg.optimizer.lr_d)
-    cfg.loss.margin = find_margin(autoencoder, loss, optimizer, stream(), cfg.loss.margin_steps)
-    return cfg.loss.margin

@@ -17,6 +17,7 @@ from began_cli import ranks
 from began_cli.images import to_float
 from began_cli.settings.train import (
     BeganLossConfig,
+    BeganPaperLossConfig,
     BeganUnbalancedLossConfig,
     BganDiscreteLossConfig,
     BganLossConfig,
@@ -146,35 +147,104 @@ class AutoencoderLoss(Loss):
         return values.mean()
 
 
-class BeganUnbalanced(AutoencoderLoss, settings=BeganUnbalancedLossConfig):
-    """BEGAN without equilibrium (1703.10717 v4, equation 2): L_D = L(x) - L(g), L_G = L(g)."""
+class FollowingMargin(nn.Module):
+    """A hinge on the energy of each fake, with a margin that follows the energy of real images.
 
-    background: Tensor
+    Its loss is k mean_i [gamma L - L(g_i)]+, where L is a moving average of the mean energy of real
+    images. k = clip(1 - L / L_blank, 0, 1), where L_blank is their mean energy if every
+    reconstruction is blank, that is, each pixel's median over the data: a discriminator that cannot
+    yet reconstruct real images does not learn to spoil fakes.
+    """
+
+    DECAY = 0.95  # of the moving average, a step
+    IMAGES = 2000  # at most, to measure L_blank
+
+    energy: Tensor
+    blank_energy: Tensor
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("energy", torch.tensor(1.0))
+        self.register_buffer("blank_energy", torch.tensor(1.0))
+
+    def prepare(self, loss: Loss, images: Tensor) -> None:
+        """Measure L_blank, and start the moving average from it: k is 0 at first."""
+        some = images[:: -(-len(images) // self.IMAGES)].cpu()
+        blank = to_float(some.median(dim=0, keepdim=True).values)
+        some = to_float(some)
+        energies = loss.values(Reconstruction(blank.expand_as(some), blank), some)
+        self.blank_energy.copy_(energies.mean())
+        self.energy.copy_(self.blank_energy)
+
+    def margin(self) -> Tensor:
+        """Return gamma L."""
+        return self.gamma * self.energy
+
+    def k(self) -> Tensor:
+        """Return the weight of the hinge, 0 to 1."""
+        return (1 - self.energy / self.blank_energy).clamp(0, 1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the loss, a scalar, of fakes with energies `values`, (N,)."""
+        return self.k() * F.relu(self.margin() - values).mean()
+
+    def advance(self, real: Tensor) -> dict[str, Tensor]:
+        """Update the moving average from the energies of real images, (N,)."""
+        scalars = {"k_t": self.k(), "margin": self.margin()}
+        self.energy.lerp_(real.mean(), 1 - self.DECAY)
+        return scalars
+
+
+class BeganLoss(AutoencoderLoss):
+    """A loss with BEGAN's energy, the mean over pixels of |v - D(v)|^eta (1703.10717, equation 1).
+
+    `l1` is eta = 1, `l2` is eta = 2, and `norm` the square root of that.
+    """
+
+    def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
+        assert isinstance(output, Reconstruction)
+        error = (_full(images) - _full(output.images)).flatten(1)
+        if self.c.energy == "l1":
+            return error.abs().mean(1)
+        if self.c.energy == "l2":
+            return error.square().mean(1)
+        return torch.linalg.vector_norm(error, dim=1) / math.sqrt(error.shape[1])
+
+
+class Began(BeganLoss, settings=BeganLossConfig):
+    """BEGAN with a following margin (docs/margin.md): L_D = L(x) + `FollowingMargin`, L_G = L(g).
+
+    Where 1703.10717 raises the mean energy of the fakes by a controlled weight k_t, the hinge
+    raises that of each fake, up to gamma times the energy of real images.
+    """
+
+    def __init__(self, c: BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
+        self.hinge = FollowingMargin(c.gamma)
+
+    def prepare(self, images: Tensor) -> None:
+        self.hinge.prepare(self, images)
+
+    def fake(self, values: Tensor) -> Tensor:
+        return self.hinge(values)
+
+    def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        return {**self.hinge.advance(real), **equilibrium(self.c.gamma, real, fake)}
+
+    @classmethod
+    def collapse_remedy(cls, run: TrainConfig) -> str:
+        assert isinstance(run.loss, BeganLossConfig)
+        return f"raise loss.gamma={run.loss.gamma:g}"
+
+
+class BeganUnbalanced(BeganLoss, settings=BeganUnbalancedLossConfig):
+    """BEGAN without equilibrium (1703.10717 v4, equation 2): L_D = L(x) - L(g), L_G = L(g)."""
 
     def __init__(self, c: BeganUnbalancedLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
         self.separate_latents = c.separate_latents
         self.register_buffer("k_t", torch.tensor(1.0), persistent=False)
-        self.register_buffer("background", torch.zeros(image_shape))
-
-    def prepare(self, images: Tensor) -> None:
-        """Set the background of relative energy: each pixel's median over at most 10,000 images."""
-        if self.c.energy == "relative":
-            some = images[:: -(-len(images) // 10_000)].cpu()
-            self.background.copy_(to_float(some.median(dim=0).values))
-
-    def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
-        """Return L(v), the mean over pixels of |v - D(v)| (l1) or |v - D(v)|^2 (l2). `relative`
-        divides the first by the mean distance to the background, plus `content_floor`."""
-        assert isinstance(output, Reconstruction)
-        error = _full(images) - _full(output.images)
-        if self.c.energy == "l2":
-            return error.square().flatten(1).mean(1)
-        energy = error.abs().flatten(1).mean(1)
-        if self.c.energy == "relative":
-            content = (_full(images) - self.background).abs().flatten(1).mean(1)
-            energy = energy / (content + self.c.content_floor)
-        return energy
 
     def fake_factor(self) -> Tensor:
         return -self.get_buffer("k_t")
@@ -183,7 +253,7 @@ class BeganUnbalanced(AutoencoderLoss, settings=BeganUnbalancedLossConfig):
         return -self.get_buffer("k_t") * values.mean()
 
 
-class Began(BeganUnbalanced, settings=BeganLossConfig):
+class BeganPaper(BeganUnbalanced, settings=BeganPaperLossConfig):
     """BEGAN (1703.10717 v4, section 3.4), with k_t held in [k_min, k_max].
 
     L_D = L(x) - k_t L(g), L_G = L(g), k_{t+1} = clip(k_t + lambda_k (gamma L(x) - L(g))).
@@ -191,24 +261,26 @@ class Began(BeganUnbalanced, settings=BeganLossConfig):
 
     k_t: Tensor
 
-    def __init__(self, c: BeganLossConfig, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, c: BeganPaperLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
         self.register_buffer("k_t", torch.tensor(float(c.k_0)))
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        c, balance = self.c, self.c.gamma * real.mean() - fake.mean()
-        self.k_t.add_(c.lambda_k * balance).clamp_(c.k_min, c.k_max)
-        convergence = real.mean() + balance.abs()  # M_global, section 3.4.1
-        return {"k_t": self.k_t.clone(), "balance": balance, "convergence": convergence}
+        c, scalars = self.c, equilibrium(self.c.gamma, real, fake)
+        self.k_t.add_(c.lambda_k * scalars["balance"]).clamp_(c.k_min, c.k_max)
+        return {"k_t": self.k_t.clone(), **scalars}
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
-        assert isinstance(run.loss, BeganLossConfig)
-        remedy = f"raise loss.gamma={run.loss.gamma:g}"
-        relative, grey = run.loss.energy == "relative", run.dataset.channels == 1
-        if relative != grey:  # docs/relative-energy.md
-            remedy += f", or use loss={'began_relative' if grey else 'began'}"
-        return remedy
+        assert isinstance(run.loss, BeganPaperLossConfig)
+        return f"use loss=began, or raise loss.gamma={run.loss.gamma:g}"
+
+
+def equilibrium(gamma: float, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Return the balance gamma L(x) - L(g), and M_global = L(x) + |balance| (1703.10717, section
+    3.4.1), from the energies (N,) of both."""
+    balance = gamma * real.mean() - fake.mean()
+    return {"balance": balance, "convergence": real.mean() + balance.abs()}
 
 
 class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
@@ -217,17 +289,28 @@ class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
     L_D = E(x) + [m - E(g)]+, L_G = E(g), E(v) = ||v - D(v)||_2 over an image's pixels.
     """
 
+    def __init__(self, c: EbganLossConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
+        self.hinge = FollowingMargin(c.gamma) if c.margin == "following" else None
+
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Reconstruction)
         error = _full(images) - _full(output.images)
         return torch.linalg.vector_norm(error.flatten(1), dim=1)
 
+    def prepare(self, images: Tensor) -> None:
+        if self.hinge:
+            self.hinge.prepare(self, images)
+
     def fake(self, values: Tensor) -> Tensor:
-        return F.relu(self.c.margin - values).mean()
+        return self.hinge(values) if self.hinge else F.relu(self.c.margin - values).mean()
+
+    def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        return self.hinge.advance(real) if self.hinge else {}
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
-        return "use loss=ebgan_pt, or loss.margin=auto"
+        return "use loss=ebgan_pt, or loss.margin=following"
 
 
 class EbganPt(Ebgan, settings=EbganPtLossConfig):
@@ -242,7 +325,7 @@ class EbganPt(Ebgan, settings=EbganPtLossConfig):
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
-        return "raise loss.pt_weight, or loss.margin=auto"
+        return "raise loss.pt_weight, or use loss.margin=following"
 
 
 class Gan(LogisticLoss, settings=GanLossConfig):

@@ -167,6 +167,16 @@ class Autoencoder(nn.Module):
         return Reconstruction(self.decoder(code), code)
 
 
+class CodeNorm(BatchNorm2d):
+    """Batch normalisation of codes, (N, code_dim).
+
+    It couples the images of a batch, so fakes that are alike cannot all be reconstructed well.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input[:, :, None, None]).flatten(1)
+
+
 class Score(nn.Module):
     """A score discriminator: images to logits f, (N,), or one for each `pack` of them, (N / pack,).
 
@@ -220,8 +230,11 @@ def build_discriminator(cfg: TrainConfig, device: torch.device) -> nn.Module:
     if kind.critic == "score":
         network: nn.Module = Score(family.encoder(1, dropout, norm), pack)
     else:
+        encoder = family.encoder(model.code_dim, dropout, norm)
+        if model.code_norm:
+            encoder = nn.Sequential(encoder, CodeNorm(model.code_dim))
         decoder = nn.Sequential(family.decoder(model.code_dim, dropout), family.output)
-        network = Autoencoder(family.encoder(model.code_dim, dropout, norm), decoder)
+        network = Autoencoder(encoder, decoder)
     return network.apply(_initialiser(model)).to(device)
 
 

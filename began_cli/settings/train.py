@@ -24,20 +24,25 @@ class LossConfig:
         """Raise UserError if the loss does not fit the other settings of the run."""
 
 
-@option("loss", "began_unbalanced")
-class BeganUnbalancedLossConfig(LossConfig):
-    energy: str = setting(one_of("l1", "l2", "relative"))
-    content_floor: float = setting(above_zero())
-    separate_latents: bool = setting()
+_GAMMA = "only loss=began, began_paper and loss.margin=following compare the energies by a ratio"
 
 
 @option("loss", "began")
-class BeganLossConfig(BeganUnbalancedLossConfig):
-    gamma: float = setting(
-        from_zero("0 or more (the paper: 0 to 1)"),
-        only="only loss=began and began_relative keep an equilibrium",
-    )
-    lambda_k: float = setting(from_zero())
+class BeganLossConfig(LossConfig):
+    energy: str = setting(one_of("l1", "l2", "norm"))
+    gamma: float = setting(above_zero(), only=_GAMMA)
+
+
+@option("loss", "began_unbalanced")
+class BeganUnbalancedLossConfig(LossConfig):
+    energy: str = setting(one_of("l1", "l2", "norm"))
+    separate_latents: bool = setting()
+
+
+@option("loss", "began_paper")
+class BeganPaperLossConfig(BeganUnbalancedLossConfig):
+    gamma: float = setting(from_zero("0 or more (the paper: 0 to 1)"), only=_GAMMA)
+    lambda_k: float = setting(from_zero(), only="only loss=began_paper controls k_t")
     k_0: float = setting()
     k_min: float = setting()
     k_max: float = setting()
@@ -54,13 +59,13 @@ class EbganLossConfig(LossConfig):
     margin: int | float | str = setting(
         Rule(
             lambda value: (
-                value == "auto" or (not isinstance(value, str) and above_zero().holds(value))
+                value == "following" or (not isinstance(value, str) and above_zero().holds(value))
             ),
-            "a number above 0, or auto",
+            "a number above 0, or following",
         ),
-        only="only loss=ebgan and ebgan_pt have a hinge",
+        only="only loss=ebgan and ebgan_pt have a margin that can be set",
     )
-    margin_steps: int = setting(at_least(1))
+    gamma: float = setting(above_zero(), only=_GAMMA)
 
 
 @option("loss", "ebgan_pt")
@@ -139,6 +144,7 @@ class ModelConfig:
     width: int = setting(at_least(1))
     latent_dim: int = setting(at_least(1))
     code_dim: int = setting(at_least(1))
+    code_norm: bool = setting()
     output: str = setting(one_of("linear", "tanh"))
     init: str = setting(one_of("orthogonal", "normal", "torch"))
     gain: float = setting(above_zero())
@@ -296,7 +302,7 @@ class PlateauScheduleConfig(ScheduleConfig):
     floor: float = setting(from_zero("a learning rate, 0 or more"))
 
     def check(self, run: "TrainConfig") -> None:
-        if not isinstance(run.loss, BeganLossConfig):
+        if not isinstance(run.loss, BeganLossConfig | BeganPaperLossConfig):
             raise UserError(
                 f"schedule=plateau follows M_global, which loss={run.loss.name} does not have; "
                 "use schedule=constant or schedule=linear"

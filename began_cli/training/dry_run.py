@@ -19,7 +19,7 @@ from began_cli.data.sources import Source
 from began_cli.device import enough_memory, pick_device, precision_name, wait
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
-from began_cli.settings.train import EbganLossConfig, ScoreLossConfig, TrainConfig
+from began_cli.settings.train import ScoreLossConfig, TrainConfig
 from began_cli.terminal import say
 from began_cli.training.loop import CHECKPOINTS
 from began_cli.training.setup import build_parts
@@ -52,18 +52,12 @@ def report(cfg: TrainConfig) -> None:
     """Print the run's size, speed and time, from a few real steps."""
     device = pick_device(cfg.device)
     source = sources.load(cfg.dataset, glance=True)
-    margin_steps = 0
-    if isinstance(cfg.loss, EbganLossConfig) and cfg.loss.margin == "auto":
-        margin_steps = cfg.loss.margin_steps
-        cfg.loss.margin = 1.0  # the time of a step does not depend on it
     with enough_memory(cfg.batch_size, cfg.model.width):
         work = count(cfg, source)
         timing = measure(cfg, source, device, work)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in describe(cfg, source, device, work, timing):
         table.add_row(name, value)
-    if margin_steps:
-        table.add_row("margin", f"{margin_steps:,} steps of the autoencoder alone come first")
     if source.warning:
         say(f"warning: {source.warning}")
     Console(highlight=False).print(table)

@@ -11,7 +11,7 @@ from began_cli import ranks
 from began_cli.errors import UserError
 from began_cli.generators import checkpoint
 from began_cli.settings.parse import flatten, parse, read_yaml, to_plain
-from began_cli.settings.train import RESUMABLE, EbganLossConfig, TrainConfig
+from began_cli.settings.train import RESUMABLE, TrainConfig
 
 
 class Plan(NamedTuple):
@@ -78,17 +78,10 @@ def find_same_run(cfg: TrainConfig) -> str | None:
             settings = flatten(read_yaml(run / "config.yaml"))
         except (OSError, ValueError):
             continue
-        # loss.margin=auto stands in config.yaml as the number that was found.
         changed = {key for key, value in wanted.items() if value != settings.get(key, value)}
-        if set(wanted) == set(settings) and changed <= RESUMABLE | auto_margin(cfg):
+        if set(wanted) == set(settings) and changed <= RESUMABLE:
             return str(run)
     return None
-
-
-def auto_margin(cfg: TrainConfig) -> set[str]:
-    """Return {"loss.margin"} if the margin is `auto`, else the empty set."""
-    auto = isinstance(cfg.loss, EbganLossConfig) and cfg.loss.margin == "auto"
-    return {"loss.margin"} if auto else set()
 
 
 def merge_settings(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainConfig:
@@ -104,7 +97,6 @@ def merge_settings(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) ->
         if (everything or any(key == name or key.startswith(f"{name}.") for name in typed))
         and value != old.get(key)
     }
-    changed -= auto_margin(cfg)
     if refused := sorted(changed - RESUMABLE):
         fields = "; ".join(f"{key} was {old.get(key)}, not {new[key]}" for key in refused)
         raise UserError(f"resume={cfg.resume}: this would be another run: {fields}")

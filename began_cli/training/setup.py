@@ -17,12 +17,12 @@ from began_cli.data.batches import Batches, hash_seed
 from began_cli.data.sources import Source
 from began_cli.device import pick_device, pick_precision, place_images, reuse_memory
 from began_cli.errors import UserError
-from began_cli.gan.build import build, settle_margin
+from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
 from began_cli.gan.update import Update
 from began_cli.generators import checkpoint
 from began_cli.settings.parse import flatten, to_plain, to_yaml
-from began_cli.settings.train import EbganLossConfig, FileDatasetConfig, TrainConfig
+from began_cli.settings.train import FileDatasetConfig, TrainConfig
 from began_cli.training.monitor import Monitor, NoMonitor
 
 
@@ -109,16 +109,6 @@ def load_data(cfg: TrainConfig, saved: dict[str, Any] | None) -> Source:
             f"{old['count']} of {old['origin']} then, {new['count']} of {new['origin']} now"
         )
     return source
-
-
-def set_margin(cfg: TrainConfig, source: Source, device: torch.device) -> float | None:
-    """Replace `loss.margin=auto` by a number, found in training, and return it; else None."""
-    seed_everything(cfg.seed)
-    settle = ranks.on_first(settle_margin)
-    margin = settle(cfg, lambda: build_batches(cfg, source, device), device)
-    if margin is not None and isinstance(cfg.loss, EbganLossConfig):
-        cfg.loss.margin = margin
-    return margin
 
 
 def open_monitor(cfg: TrainConfig, saved: dict[str, Any] | None) -> Monitor | NoMonitor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from began_cli.gan import losses
-from began_cli.settings.train import BeganLossConfig, TrainConfig
+from began_cli.settings.train import BeganPaperLossConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,11 @@ class Watchdog:
 
     def _pinned(self, values: dict[str, float]) -> Rule:
         c, k_t = self.c.loss, values.get("k_t")
-        if not isinstance(c, BeganLossConfig) or k_t is None or c.k_min == c.k_max:
+        if "margin" in values:
+            advice = "k_t has rested at 0: the discriminator reconstructs real images no better "
+            advice += f"than blank ones; raise optimizer.lr_d={self.c.optimizer.lr_d:g}"
+            return Rule("pinned", k_t == 0, self.patience, advice, False)
+        if not isinstance(c, BeganPaperLossConfig) or k_t is None or c.k_min == c.k_max:
             return Rule("pinned", False, self.patience, "", False)
         low, high = math.isclose(k_t, c.k_min, abs_tol=1e-7), math.isclose(k_t, c.k_max)
         advice = f"k_t has rested on its {'lower' if low else 'upper'} bound {k_t:g}; "

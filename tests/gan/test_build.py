@@ -7,7 +7,7 @@ from conftest import TINY, settings
 from torch import nn
 
 from began_cli.gan import networks
-from began_cli.gan.build import build, build_optimizer, settle_margin
+from began_cli.gan.build import build, build_optimizer
 
 CPU = torch.device("cpu")
 PIXELS = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
@@ -32,7 +32,7 @@ def test_the_settings_reach_the_step():
 
 
 def test_half_precision_has_the_channels_last():
-    cfg = settings("train", "loss=began", "model=began", *TINY)
+    cfg = settings("train", "loss=began_paper", *TINY)
     for amp in (None, torch.bfloat16):
         update = build(cfg, PIXELS, CPU, amp)
         weight = update.discriminator.encoder.same[0].weight
@@ -73,23 +73,3 @@ def test_optimizers_are_those_of_their_papers(name):
     else:
         expected = adam(w, gradients, 0.3 if name == "adamw" else 0.0)
     np.testing.assert_allclose(network.weight.detach().numpy(), expected, rtol=1e-6)
-
-
-def test_margin_auto_is_the_energy_of_the_autoencoder():
-    """After one step it is that of fresh weights: the norm of an image's error, on average."""
-    line = ["loss=ebgan", "loss.margin=auto", "loss.margin_steps=1", "model=mlp", *TINY]
-    cfg = settings("train", *line)
-    x = torch.rand(4, 1, 16, 16) * 2 - 1
-    torch.manual_seed(3)
-    margin = settle_margin(cfg, lambda: lambda: x, CPU)
-    torch.manual_seed(3)
-    error = x - networks.build_discriminator(cfg, CPU)(x).images
-    assert margin == cfg.loss.margin == pytest.approx(error.flatten(1).norm(dim=1).mean().item())
-
-
-@pytest.mark.parametrize("line", ["loss=ebgan", "loss=began"])
-def test_other_settings_need_no_search_for_a_margin(line):
-    def stream():
-        raise AssertionError("no batch is needed")
-
-    assert settle_margin(settings("train", line, *TINY), stream, CPU) is None

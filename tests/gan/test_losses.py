@@ -22,7 +22,7 @@ def doubles(*values):
 
 def test_k_t_on_a_hand_worked_sequence():
     """gamma 0.5, lambda 0.1: k moves by 0.1 (0.5 L(x) - L(g)); M is L(x) + |0.5 L(x) - L(g)|."""
-    loss = make("loss=began", "loss.gamma=0.5", "loss.lambda_k=0.1")
+    loss = make("loss=began_paper", "loss.gamma=0.5", "loss.lambda_k=0.1")
     steps = [
         # L(x), L(g) -> k, M
         ((2.0, 0.0), 0.1, 3.0),  # 0 + 0.1 * 1
@@ -40,13 +40,13 @@ def test_k_t_on_a_hand_worked_sequence():
 
 def test_k_t_is_clamped():
     """Mistake: k_t not clamped (compare_gan, wiseodd)."""
-    loss = make("loss=began", "loss.lambda_k=1")
+    loss = make("loss=began_paper", "loss.lambda_k=1")
     for _ in range(5):
         assert loss.advance(doubles(100.0), doubles(0.0))["k_t"] == 1
     for _ in range(5):
         assert loss.advance(doubles(0.0), doubles(100.0))["k_t"] == 0
     loss = make(
-        "loss=began", "loss.lambda_k=1", "loss.k_min=0.25", "loss.k_max=0.75", "loss.k_0=0.5"
+        "loss=began_paper", "loss.lambda_k=1", "loss.k_min=0.25", "loss.k_max=0.75", "loss.k_0=0.5"
     )
     assert loss.advance(doubles(100.0), doubles(0.0))["k_t"] == 0.75
     assert loss.advance(doubles(0.0), doubles(100.0))["k_t"] == 0.25
@@ -54,31 +54,90 @@ def test_k_t_is_clamped():
 
 def test_k_t_is_saved():
     """Mistake: k_t not saved, forgotten on resume (most)."""
-    loss = make("loss=began", "loss.lambda_k=0.1")
+    loss = make("loss=began_paper", "loss.lambda_k=0.1")
     loss.advance(doubles(2.0), doubles(0.5))
-    again = make("loss=began")
+    again = make("loss=began_paper")
     again.load_state_dict(loss.state_dict())
     assert again.k_t == loss.k_t != 0
 
 
-@pytest.mark.parametrize(("energy", "power"), [("l1", 1), ("l2", 2)])
-def test_energy_is_a_mean_over_pixels_for_each_image(energy, power):
+@pytest.mark.parametrize(("energy", "power", "root"), [("l1", 1, 1), ("l2", 2, 1), ("norm", 2, 2)])
+@pytest.mark.parametrize("name", ["began", "began_paper", "began_unbalanced"])
+def test_energy_is_a_mean_over_pixels_for_each_image(name, energy, power, root):
     """Mistakes: L1 summed over pixels; one norm over the whole batch; MSE for L1."""
-    loss = make("loss=began", f"loss.energy={energy}")
+    loss = make(f"loss={name}", f"loss.energy={energy}")
     v, r = (torch.rand(3, 1, 16, 16, dtype=torch.float64) for _ in range(2))
     values = loss.values(Reconstruction(r, torch.zeros(3, 2)), v)
-    expected = [np.mean(np.abs(a - b) ** power) for a, b in zip(v.numpy(), r.numpy(), strict=True)]
-    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+    means = [np.mean(np.abs(a - b) ** power) for a, b in zip(v.numpy(), r.numpy(), strict=True)]
+    np.testing.assert_allclose(values.numpy(), np.array(means) ** (1 / root), rtol=1e-12)
 
 
-def test_relative_energy_divides_by_the_content():
-    loss = make("loss=began", "loss.energy=relative", "loss.content_floor=0.25")
+def black_and_white():
+    """Five images; their median is black. Two are white, 2 from black at every pixel."""
     pixels = torch.zeros(5, 1, 16, 16, dtype=torch.uint8)
-    pixels[3:] = 255  # the median of three blacks and two whites is black
-    loss.prepare(pixels)
-    v = torch.full((1, 1, 16, 16), -0.5, dtype=torch.float64)  # 0.5 above black
-    r = torch.full((1, 1, 16, 16), -0.2, dtype=torch.float64)  # 0.3 above v
-    assert loss.values(Reconstruction(r, v), v).item() == pytest.approx(0.3 / (0.5 + 0.25))
+    pixels[3:] = 255
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("line", "blank"),
+    [
+        ("loss=began loss.energy=l1", 2 * 2 / 5),
+        ("loss=began loss.energy=norm", 2 * 2 / 5),
+        ("loss=began loss.energy=l2", 4 * 2 / 5),
+        ("loss=ebgan loss.margin=following", 2 * 16 * 2 / 5),
+        ("loss=ebgan_pt loss.margin=following", 2 * 16 * 2 / 5),
+    ],
+)
+def test_the_margin_starts_at_the_energy_of_blank_reconstructions(line, blank):
+    loss = make(*line.split(), "loss.gamma=1.5")
+    loss.prepare(black_and_white())
+    assert loss.hinge.blank_energy.item() == pytest.approx(blank)
+    assert loss.hinge.margin().item() == pytest.approx(1.5 * blank)
+    assert loss.fake(doubles(0.0, 0.1)).item() == 0  # k is 0
+
+
+@pytest.mark.parametrize("line", ["loss=began", "loss=ebgan loss.margin=following"])
+def test_following_margin_on_a_hand_worked_sequence(line):
+    """Each step moves L by a twentieth of the way; k = clip(1 - L / 2, 0, 1); margin = 3 L."""
+    loss = make(*line.split(), "loss.gamma=3")
+    loss.hinge.energy.fill_(2.0)
+    loss.hinge.blank_energy.fill_(2.0)
+    steps = [  # L(x) -> L, k
+        (1.0, 1.95, 0.025),
+        (0.95, 1.9, 0.05),
+        (21.9, 2.9, 0.0),
+        (-97.1, -2.1, 1.0),
+    ]
+    before = (2.0, 0.0)
+    for real, energy, k in steps:
+        told = loss.advance(doubles(real - 1, real + 1), doubles(7.0))
+        assert told["margin"].item() == pytest.approx(3 * before[0])  # of the step that was taken
+        assert told["k_t"].item() == pytest.approx(before[1])
+        assert loss.hinge.energy.item() == pytest.approx(energy)
+        before = (energy, k)
+        hinge = [max(0.0, 3 * energy - v) for v in (0.0, 5.6, 8.0)]
+        expected = k * sum(hinge) / 3
+        assert loss.fake(doubles(0.0, 5.6, 8.0)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_fakes_dearer_than_the_margin_are_left_alone():
+    """Mistake: a hinge on the mean over the batch, under which one dear fake shields the others."""
+    loss = make("loss=began", "loss.gamma=2")
+    loss.hinge.energy.fill_(0.5)
+    values = doubles(0.25, 0.75, 50.0).requires_grad_()
+    loss.fake(values).backward()
+    assert values.grad.tolist() == pytest.approx([-0.5 / 3, -0.5 / 3, 0.0])
+
+
+def test_following_margin_is_saved():
+    loss = make("loss=began")
+    loss.prepare(black_and_white())
+    loss.advance(doubles(0.1), doubles(0.5))
+    again = make("loss=began")
+    again.load_state_dict(loss.state_dict())
+    assert again.hinge.margin() == loss.hinge.margin()
+    assert again.hinge.k() == loss.hinge.k() > 0
 
 
 def test_ebgan_energy_is_an_unsquared_norm_of_each_image():

@@ -27,6 +27,8 @@ def make(
     cfg = settings("train", f"loss={loss}", f"model={model}", *TINY, *more)
     d = cfg.dataset
     objective = losses.build(cfg.loss, d.image_shape).to(dtype)
+    if getattr(objective, "hinge", None):
+        objective.hinge.energy.fill_(0.5)  # of a blank energy of 1: k = 0.5
     generator = networks.build_generator(cfg, CPU).to(dtype)
     critic = networks.build_discriminator(cfg, CPU).to(dtype)
     return Update(
@@ -46,14 +48,12 @@ def batch(n=4, dtype=torch.float64):
     return x, torch.rand(n, 8, dtype=dtype) * 2 - 1
 
 
+def l1_each(out, v):
+    return (v - out.images).abs().mean(dim=(1, 2, 3))
+
+
 def l1(out, v):
-    return (v - out.images).abs().mean(dim=(1, 2, 3)).mean()
-
-
-def relative(out, v):
-    """The background is 0, mid-grey, until `prepare` has seen images."""
-    error = (v - out.images).abs().sum(dim=(1, 2, 3)) / 256
-    return (error / (v.abs().sum(dim=(1, 2, 3)) / 256 + 0.25)).mean()
+    return l1_each(out, v).mean()
 
 
 def norms(out, v):
@@ -76,22 +76,22 @@ def bce(logits, label):
 # name -> (overrides, L_D(D(x), x, D(g), g), L_G(D(g), g))
 REFERENCES = {
     "began k=0": (
-        ("began", "loss.k_0=0"),
+        ("began_paper", "loss.k_0=0"),
         lambda rx, x, rg, g: l1(rx, x),
         lambda rg, g: l1(rg, g),
     ),
     "began k=0.5": (
-        ("began", "loss.k_0=0.5"),
+        ("began_paper", "loss.k_0=0.5"),
         lambda rx, x, rg, g: l1(rx, x) - 0.5 * l1(rg, g),
         lambda rg, g: l1(rg, g),
     ),
     "began k=1": (
-        ("began", "loss.k_0=1"),
+        ("began_paper", "loss.k_0=1"),
         lambda rx, x, rg, g: l1(rx, x) - l1(rg, g),
         lambda rg, g: l1(rg, g),
     ),
     "began l2": (
-        ("began", "loss.k_0=0.5", "loss.energy=l2"),
+        ("began_paper", "loss.k_0=0.5", "loss.energy=l2"),
         lambda rx, x, rg, g: F.mse_loss(rx.images, x) - 0.5 * F.mse_loss(rg.images, g),
         lambda rg, g: F.mse_loss(rg.images, g),
     ),
@@ -100,10 +100,20 @@ REFERENCES = {
         lambda rx, x, rg, g: l1(rx, x) - l1(rg, g),
         lambda rg, g: l1(rg, g),
     ),
-    "began relative": (
-        ("began", "loss.k_0=0.5", "loss.energy=relative", "loss.content_floor=0.25"),
-        lambda rx, x, rg, g: relative(rx, x) - 0.5 * relative(rg, g),
-        lambda rg, g: relative(rg, g),
+    "began norm": (
+        ("began_paper", "loss.k_0=0.5", "loss.energy=norm"),
+        lambda rx, x, rg, g: (norms(rx, x).mean() - 0.5 * norms(rg, g).mean()) / 16,
+        lambda rg, g: norms(rg, g).mean() / 16,
+    ),
+    "began": (  # gamma L = 0.75, k = 0.5
+        ("began", "loss.energy=l1", "loss.gamma=1.5"),
+        lambda rx, x, rg, g: l1(rx, x) + 0.5 * F.relu(0.75 - l1_each(rg, g)).mean(),
+        lambda rg, g: l1(rg, g),
+    ),
+    "ebgan following": (
+        ("ebgan", "loss.margin=following", "loss.gamma=20"),
+        lambda rx, x, rg, g: norms(rx, x).mean() + 0.5 * F.relu(10 - norms(rg, g)).mean(),
+        lambda rg, g: norms(rg, g).mean(),
     ),
     "bgan log Z": (
         ("bgan", "loss.log_z=true"),
@@ -206,7 +216,7 @@ def test_ebgan_hinge_is_per_sample_not_on_the_batch_mean(model):
 
 def test_generators_loss_does_not_reach_the_discriminator():
     """Mistake: D also minimises L_G. At k_t = 0 D's gradient is that of L(x) alone."""
-    update = make("began", "began", "loss.k_0=0")
+    update = make("began_paper", "began", "loss.k_0=0")
     x, z = batch()
     critic = copy.deepcopy(update.discriminator)
     expected = torch.autograd.grad(l1(critic(x), x), list(critic.parameters()))
@@ -217,7 +227,7 @@ def test_generators_loss_does_not_reach_the_discriminator():
 
 def test_generators_gradient_passes_through_both_sides_of_its_error():
     """Mistake: G(z) detached in the target of L_G. A finite difference sees the whole gradient."""
-    update = make("began", "began", "loss.k_0=0.5")
+    update = make("began_paper", "began", "loss.k_0=0.5")
     x, z = batch()
     update.joint_step(x, z)
     weight = update.generator[0].last.bias
@@ -316,7 +326,7 @@ def test_bgan_discrete_learns_the_chances_of_a_pixel():
 
 def test_vanishing_residuals_carry():
     """in = carry in + (1 - carry) out: 1 at step 0, 0.5 at 8,000, 0 from 16,000 on."""
-    update = make("began", "began", "model.residual=true")
+    update = make("began_paper", "began", "model.residual=true")
     x, z = batch()
     assert update.ema[0].carry.carry == 1
     for step, expected in ((0, 1.0), (8_000, 0.5), (16_000, 0.0), (20_000, 0.0)):
@@ -329,7 +339,7 @@ def test_vanishing_residuals_carry():
 
 
 def test_separate_latents_use_other_fakes_for_the_discriminator():
-    update = make("began", "began", "loss.k_0=0.5", "loss.separate_latents=true")
+    update = make("began_paper", "began", "loss.k_0=0.5", "loss.separate_latents=true")
     x, z = batch()
     _, other = batch()
     generator, critic = copy.deepcopy(update.generator), copy.deepcopy(update.discriminator)
@@ -408,7 +418,7 @@ def in_optimizer(event) -> bool:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("loss", "passes"),
-    [("began", 6), ("wgan", 6), ("gan", 7), ("bgan", 7), ("ebgan", 7), ("ebgan_pt", 7)],
+    [("began_paper", 6), ("began", 7), ("wgan", 6), ("gan", 7), ("bgan", 7), ("ebgan", 7), ("ebgan_pt", 7)],
 )
 def test_work_is_the_minimum(loss, passes, model):
     """6D + 3G or 7D + 3G, less the data gradients of first layers that nobody needs."""
@@ -429,7 +439,7 @@ def test_work_is_the_minimum(loss, passes, model):
 def test_work_of_the_other_steps():
     """Separate latents 8D + 4G; a critic's step 6D + G; M drawn images (3M + 3)D + 3G."""
     x, z = batch(dtype=torch.float32)
-    update = make("began", "began", "loss.separate_latents=true", dtype=torch.float32)
+    update = make("began_paper", "began", "loss.separate_latents=true", dtype=torch.float32)
     one_d, one_g = (
         count_flops(lambda: update.discriminator(x)),
         count_flops(lambda: update.generator(z)),
@@ -464,8 +474,8 @@ def test_work_of_the_other_steps():
 @pytest.mark.parametrize(
     "loss",
     [
-        *("began", "ebgan", "bgan", "gan", "wgan", "began_unbalanced"),
-        *("bgan loss.log_z=true", "began loss.separate_latents=true"),
+        *("began_paper", "ebgan", "bgan", "gan", "wgan", "began_unbalanced"),
+        *("bgan loss.log_z=true", "began_paper loss.separate_latents=true"),
     ],
 )
 def test_accumulated_parts_make_the_step_of_the_whole_batch(loss, model):
@@ -476,7 +486,7 @@ def test_accumulated_parts_make_the_step_of_the_whole_batch(loss, model):
     parts.discriminator.load_state_dict(whole.discriminator.state_dict())
     x, z = batch(6)
     other = batch(6)[1]
-    if line[0] == "began":
+    if line[0] == "began_paper":
         whole.loss.k_t.fill_(0.3)
         parts.loss.k_t.fill_(0.3)
     for _ in range(2):
@@ -546,6 +556,7 @@ def test_scale_of_fp16_comes_back():
 @pytest.mark.parametrize(
     "loss",
     [
+        "began_paper",
         "began",
         "gan",
         *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("ebgan_pt", "wgan_gp")),

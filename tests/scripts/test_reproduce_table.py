@@ -82,16 +82,6 @@ def test_steps_count_every_batch_of_the_critic(tmp_path):
     assert reproduce_table.count_steps("gan", "mnist", args) == 7
 
 
-def test_a_margin_that_was_found_is_the_one_asked_for(tmp_path):
-    run = tmp_path / "mnist" / "ebgan-0"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text("loss: {margin: 3.7}\n")
-    args = asked(tmp_path, losses=["ebgan"], set=["loss.margin=auto"])
-    assert reproduce_table.count_steps("ebgan", "mnist", args) == 120
-    with pytest.raises(UserError, match=r"has 3\.7, not 5"):
-        reproduce_table.count_steps("ebgan", "mnist", asked(tmp_path, set=["loss.margin=5"]))
-
-
 @pytest.mark.parametrize("name", ["evaluation.json", "config.yaml"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     run = tmp_path / "mnist" / "gan-0"

@@ -11,8 +11,8 @@ FROZEN = """
     dataset.flip dataset.image_size dataset.name dataset.root dataset.width device devices disk_full
     dry_run ema.decay evaluate_every evaluation.extractor evaluation.n evaluation.score
     evaluation.weights
-    log_every loss.content_floor loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
-    loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim
+    log_every loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
+    loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim model.code_norm
     model.first_stage model.gain model.init model.latent_dim model.name model.output model.residual
     model.skips model.upsample model.width optimizer.betas optimizer.eps
     optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume sample_every
@@ -24,7 +24,7 @@ FROZEN = """
 
 def test_names_of_the_settings_are_frozen():
     """People and scripts type them."""
-    cfg = settings("train", "loss=began")
+    cfg = settings("train", "loss=began_paper")
     assert sorted(flatten(to_plain(cfg))) == FROZEN.split()
 
 
@@ -39,15 +39,15 @@ BAD = {
     "train device=tpu": "device=tpu: wants auto, cpu",
     "train ema.decay=1": "ema.decay=1.0: wants a number from 0 to below 1",
     "train loss=ebgan_pt batch_size=1": "batch_size=1",
-    "train loss=began loss.k_0=2": "loss.k_0=2.0",
+    "train loss=began_paper loss.k_0=2": "loss.k_0=2.0",
     "train loss=gan schedule=plateau": "use schedule=constant",
-    "train loss=ebgan loss.margin=some": "loss.margin=some: wants a number above 0, or auto",
+    "train loss=ebgan loss.margin=some": "loss.margin=some: wants a number above 0, or following",
     "train dataset=ring model=dcgan": "use model=mlp",
     "train loss=bgan_discrete dataset.channels=3": "use dataset.channels=1",
     "train model=mlp model.dropout=1": "model.dropout=1.0",
     "train dataset=folder dataset.root=": "dataset.root=: wants a folder",
     "train device=cuda:99999999999": "device=cuda:99999999999: wants",
-    "train loss=began loss.gamma=inf": "loss.gamma=inf: wants",
+    "train loss=began_paper loss.gamma=inf": "loss.gamma=inf: wants",
 }
 
 
@@ -57,9 +57,9 @@ def test_a_value_out_of_range_is_refused(refusal, line):
 
 
 TOGETHER = {  # lines that break a rule, and the nearest that keeps it
-    "loss=began loss.k_max=0.4 loss.k_0=0.5": ("loss.k_0=0.5: wants", "loss.k_0=0.4"),
-    "loss=began loss.k_0=0 loss.k_min=0.1": ("loss.k_0=0.0: wants", "loss.k_0=0.1"),
-    "loss=began loss.k_min=0.5 loss.k_max=0.4": ("loss.k_min=0.5: wants", "loss.k_min=0"),
+    "loss=began_paper loss.k_max=0.4 loss.k_0=0.5": ("loss.k_0=0.5: wants", "loss.k_0=0.4"),
+    "loss=began_paper loss.k_0=0 loss.k_min=0.1": ("loss.k_0=0.0: wants", "loss.k_0=0.1"),
+    "loss=began_paper loss.k_min=0.5 loss.k_max=0.4": ("loss.k_min=0.5: wants", "loss.k_min=0"),
     "batch_size=16 accumulate=3": ("accumulate=3: wants a number that divides", "accumulate=16"),
     "batch_size=16 accumulate=4 devices=8": ("devices=8: wants .* the 4 images", "devices=4"),
     "loss=gan batch_size=16 devices=2 loss.pack=16": ("loss.pack=16: wants", "loss.pack=8"),
@@ -68,7 +68,7 @@ TOGETHER = {  # lines that break a rule, and the nearest that keeps it
         "batch_size=2: wants",
         "loss.pt_global=true",
     ),
-    "loss=bgan schedule=plateau": ("schedule=plateau follows M_global", "loss=began"),
+    "loss=bgan schedule=plateau": ("schedule=plateau follows M_global", "loss=began_paper"),
     "schedule=linear schedule.start=5 schedule.end=5": ("schedule.end=5: wants", "schedule.end=6"),
     "dataset=avatars dataset.image_size=128": ("dataset.image_size=128", "dataset.image_size=64"),
     "dataset=avatars dataset.channels=1": ("avatars are in colour", "dataset.channels=3"),

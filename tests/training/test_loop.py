@@ -109,7 +109,7 @@ cli.main()
 def test_sigkill_at_30_random_moments(began, digits, tmp_path):
     """Ends with exactly the weights of a run that nobody disturbed, and no doubled log lines."""
     steps = 150
-    common = ("loss=began", "loss.lambda_k=0.1", f"steps={steps}", "checkpoint_every=3")
+    common = ("loss=began_paper", "loss.lambda_k=0.1", f"steps={steps}", "checkpoint_every=3")
     common += ("log_every=2", "sample_every=50")
     run = tmp_path / "run"
     kills = 0

@@ -90,7 +90,7 @@ def test_resuming_as_another_run_is_refused_field_by_field(began, tiny_run):
     assert "optimizer.lr_g was 0.002, not 0.5" in err
     assert "seed was 0, not 9" in err
     assert "steps" not in err
-    code, _, err = began("train", f"resume={tiny_run}", "loss=began")
+    code, _, err = began("train", f"resume={tiny_run}", "loss=began_paper")
     assert code == 2
     assert "loss.name was bgan, not began" in err
 
@@ -238,8 +238,8 @@ def test_every_random_state_comes_back():
 
 
 def test_settings_that_may_change_are_taken_and_others_refused():
-    saved = to_plain(settings("train", "loss=began", "steps=10", "seed=3"))
-    typed = settings("train", "loss=began", "steps=20", "log_every=7", "seed=4")
+    saved = to_plain(settings("train", "loss=began_paper", "steps=10", "seed=3"))
+    typed = settings("train", "loss=began_paper", "steps=20", "log_every=7", "seed=4")
     merged = resume.merge_settings(typed, ["steps"], saved)
     assert (merged.steps, merged.log_every, merged.seed) == (20, saved["log_every"], 3)
     with pytest.raises(UserError, match="this would be another run: seed was 3, not 4"):

@@ -55,22 +55,6 @@ def test_stale_temporaries_are_removed(began, tiny_run):
     assert evaluating.exists()
 
 
-def test_margin_auto_is_settled_printed_and_stored(began, digits, tmp_path):
-    line = [f"dataset.root={digits}", f"hydra.run.dir={tmp_path}/r", "loss=ebgan", *TINY]
-    code, out, err = began("train", *line, "loss.margin=auto", "loss.margin_steps=20", "steps=2")
-    assert code == 0, err
-    saved = checkpoint.read(f"{tmp_path}/r")[1]
-    margin = saved["config"]["loss"]["margin"]
-    assert f"loss.margin={margin:g}" in out
-    assert 1 < margin < 32  # random 16x16 images against a grey: near 0.58 * 16
-    assert f"margin: {margin}" in (tmp_path / "r" / "config.yaml").read_text()
-
-    line[1] = f"hydra.run.dir={tmp_path}/same"
-    assert began("train", *line, f"loss.margin={margin}", "steps=2")[0] == 0
-    same = checkpoint.read(f"{tmp_path}/same")[1]
-    assert all(torch.equal(same["ema"][key], value) for key, value in saved["ema"].items())
-
-
 def test_the_same_parts_for_the_same_seed(digits):
     cfg = settings("train", f"dataset.root={digits}", *TINY)
     source = sources.load(cfg.dataset)

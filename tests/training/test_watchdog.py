@@ -33,7 +33,8 @@ def test_rules_speak_once_after_their_patience():
 
 
 def test_a_floor_that_was_chosen_may_be_rested_on():
-    dog = Watchdog(settings("train", "loss=began_relative", "watch.patience=2"))
+    line = ("loss=began_paper", "loss.k_min=0.35", "loss.k_0=0.35", "watch.patience=2")
+    dog = Watchdog(settings("train", *line))
     said = [dog.look(CALM | {"k_t": 0.35, "convergence": 1.0 + i}, True) for i in range(5)]
     assert said == [[]] * 5
 
@@ -41,13 +42,12 @@ def test_a_floor_that_was_chosen_may_be_rested_on():
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        ("loss=began dataset.channels=1", "raise loss.gamma=0.5, or use loss=began_relative"),
-        ("loss=began dataset.channels=3", "raise loss.gamma=0.5"),
-        ("loss=began_relative dataset.channels=1", "raise loss.gamma=2"),
-        ("loss=began_relative dataset.channels=3", "raise loss.gamma=2, or use loss=began"),
+        ("loss=began_paper", "use loss=began, or raise loss.gamma=0.5"),
+        ("loss=began loss.gamma=1.5", "raise loss.gamma=1.5"),
+        ("loss=ebgan", "use loss=ebgan_pt, or loss.margin=following"),
     ],
 )
-def test_relative_energy_is_advised_on_grey_images_alone(line, advice):
+def test_a_collapse_names_its_remedy(line, advice):
     dog = Watchdog(settings("train", *line.split(), "watch.patience=1"))
     alarms = dog.look(CALM | {"k_t": 0.1, "diversity": 0.1}, True)
     [said] = [alarm.advice for alarm in alarms if alarm.rule == "collapse"]
@@ -69,6 +69,13 @@ def test_a_collapse_behind_a_winning_d_is_no_fault_of_the_generators_rate(line, 
         alarms = dog.look({"loss_d": logged, "diversity": 0.1}, True)
     [alarm] = [alarm for alarm in alarms if alarm.rule == "collapse"]
     assert f"collapsed; {advice}" in alarm.advice
+
+
+@pytest.mark.parametrize("line", ["loss=began", "loss=ebgan loss.margin=following"])
+def test_a_d_that_reconstructs_no_better_than_blank_is_told(line):
+    dog = Watchdog(settings("train", *line.split(), "watch.patience=3"))
+    assert speaks(dog, times=3, k_t=0.0, margin=0.5) == [[], [], ["pinned"]]
+    assert speaks(dog, times=3, k_t=1e-3, margin=0.5) == [[]] * 3
 
 
 def test_a_d_that_always_wins_is_said_before_the_samples_collapse():
@@ -102,20 +109,20 @@ def test_rate_too_high(began, digits, tmp_path):
 
 
 def test_k_t_pinned_below_by_gamma_0(began, digits, tmp_path):
-    code, out, _ = train(began, digits, tmp_path, "loss=began", "loss.gamma=0")
+    code, out, _ = train(began, digits, tmp_path, "loss=began_paper", "loss.gamma=0")
     assert code == 0
     assert "raise loss.gamma=0" in " ".join(out.split())
 
 
 def test_k_t_pinned_above_by_lambda_k(began, digits, tmp_path):
-    more = ("loss=began", "loss.lambda_k=1", "loss.gamma=1000")
+    more = ("loss=began_paper", "loss.lambda_k=1", "loss.gamma=1000")
     code, out, _ = train(began, digits, tmp_path, *more)
     assert code == 0
     assert "lower loss.gamma=1000 or loss.lambda_k=1" in " ".join(out.split())
 
 
 def test_m_global_at_rest(began, digits, tmp_path):
-    more = ("loss=began", "optimizer.lr=1e-12", "batch_size=200", "loss.lambda_k=0")
+    more = ("loss=began_paper", "optimizer.lr=1e-12", "batch_size=200", "loss.lambda_k=0")
     code, out, _ = train(began, digits, tmp_path, *more, steps=12)
     assert code == 0
     assert "M_global has rested" in " ".join(out.split())
