@@ -1,135 +1,186 @@
-"""`began evaluate`: scores of a trained generator, each with its extractor, N, seed and floor."""
+"""`began evaluate`: scores of trained generators, each with its extractor, N, seed and floor."""
 
-import dataclasses
+import sys
 import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from began_cli import images
-from began_cli.data import sources
-from began_cli.data.sources import Source
 from began_cli.device import pick_device
 from began_cli.errors import UserError
-from began_cli.evaluation import floors, references, report, scores
-from began_cli.evaluation.coverage import Nearest
-from began_cli.evaluation.features import Features
-from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores
-from began_cli.evaluation.references import Plan
-from began_cli.evaluation.scores import Options
+from began_cli.evaluation import features, report
+from began_cli.evaluation.attributes import Shares
+from began_cli.evaluation.evaluator import Evaluator
+from began_cli.evaluation.judges import Advance
 from began_cli.files import output_folder, writing
-from began_cli.generators.checkpoint import run_of
+from began_cli.generators import checkpoint
 from began_cli.generators.load import load
 from began_cli.settings.commands import EvaluateConfig
-from began_cli.settings.train import DatasetConfig, FileDatasetConfig
 from began_cli.terminal import say
 
-SHOWN = 16  # images on the sheet of nearest training images
+
+@dataclass(slots=True)
+class Job:
+    """A checkpoint to score."""
+
+    path: Path
+    out: Path
+    evaluator: Evaluator
+    record: dict[str, Any]  # its entry of evaluation.json, without scores
 
 
 def main(cfg: EvaluateConfig) -> None:
-    """Score a checkpoint; write evaluation.json, TensorBoard scalars and the nearest images.
+    """Score checkpoints; write evaluation.json, TensorBoard scalars and the nearest images.
 
-    All settings are checked before anything is written.
+    All settings are checked before anything is written. Checkpoints that have the wanted scores in
+    their evaluation.json already are not scored again.
     """
-    trained = load(cfg.ckpt, pick_device(cfg.device))
-    path, state, data = trained.path, trained.checkpoint("ckpt"), trained.settings.dataset
-    n = cfg.n or sources.judge(data.name).samples
-    source = load_real_images(data, cfg.root)
-    judges = Judges(
-        data, cfg.extractor, cfg.weights, cfg.device, cfg.cache, cfg.batch_size, cfg.seed
-    )
-    wanted, notes = choose_scores(cfg.scores, data.name, judges.extractor)
-    plan = references.plan(len(source.images), n)
-    options = Options(k=cfg.k, kid_subset=cfg.kid_subset, bins=cfg.bins, seed=cfg.seed)
-    check_enough(n, len(source.images), plan, options, wanted)
-    out = output_folder(cfg.out or run_of(path))
-    report.read(out / "evaluation.json")  # fails now, not after the work, if it is damaged
-
+    jobs = find_jobs(cfg)
+    for out in {job.out: None for job in jobs}:
+        output_folder(out)
+    done = {id(job): find_finished(job) for job in jobs}
+    todo = [job for job in jobs if done[id(job)] is None]
     console = report.open_console()
-    with console.status("extracting features of the real images"):
-        real, warnings = judges.extract_real(source, plan)
-    with console.status("generating images"):
-        sample, fake = judges.extract_generated(trained.network, n, trained.card["latents"]["dim"])
-    notes += warnings + find_caveats(judges, source, state["data"], n, real[0])
-    classes, attributes, near = {}, {}, None
-    with console.status("computing the scores"):
-        label = judges.extractor.label
-        made = floors.score_features(label, fake[0], real[0], plan, options, wanted)
-        if "modes" in wanted:
-            judged = judges.all[-1], fake[-1], real[-1][plan.reference]
-            made |= floors.score_modes(*judged)
-            classes, attributes = floors.count_classes(*judged), floors.count_attributes(*judged)
-        if "nearest" in wanted:
-            rows = plan.rows[:SAMPLE]
-            near, made["nearest"] = floors.score_nearest(sample, source.images, rows)
-
-    record = report.make_record(
-        path.name, state["step"], judges.extractor, n, options, source.card(), made, notes
-    )
-    record |= {**classes, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
-    if attributes:
-        shares = {name: dataclasses.asdict(each) for name, each in attributes.items()}
-        record["attributes"] = shares
-    files = [out / "evaluation.json"]
-    with writing(out):
-        report.add(files[0], record)
-        report.write_scalars(out, made, state["step"])
-        if near is not None:
-            files.append(out / f"nearest-{path.stem}.png")
-            images.save_png(draw_nearest(sample, source.images, near), files[-1])
-    for note in notes:
-        say(f"note: {note}")
-    report.print_table(console, made, n, cfg.seed)
-    if classes:
-        report.print_classes(console, classes["classes"], classes["real_classes"])
-    if attributes:
-        report.print_attributes(console, attributes)
-    say(f"{n:,} images of {path}: {', '.join(map(str, files))}")
+    with open_progress(console, hidden=not todo) as progress:
+        bar = progress.add_task("samples", total=sum(job.evaluator.n for job in todo))
+        prepared: list[Evaluator] = []
+        for number, job in enumerate(jobs, 1):
+            record = done[id(job)]
+            if record is None:
+                if job.evaluator not in prepared:
+                    prepare(job.evaluator, progress)
+                    prepared.append(job.evaluator)
+                progress.update(bar, description=f"checkpoint {number} of {len(jobs)}")
+                record = score(cfg, job, lambda n: progress.advance(bar, n))
+            show(console, job, record, again=done[id(job)] is not None)
+    if len(jobs) > 1:
+        folders = {checkpoint.run_of(job.path): None for job in jobs}
+        say(f"  began compare {' '.join(map(str, folders))}")
 
 
-def load_real_images(data: DatasetConfig, root: str | None) -> Source:
-    """Load the data set of the training, from the folder `root` if that is given."""
-    if root is not None:
-        if not isinstance(data, FileDatasetConfig):
-            raise UserError(f"root={root}: dataset={data.name} is made, not read from a folder")
-        data = dataclasses.replace(data, root=root)
-    try:
-        return sources.load(data)
-    except UserError as error:
-        raise UserError(f"root: no real images to score against: {error}") from None
+def find_jobs(cfg: EvaluateConfig) -> list[Job]:
+    """Return a job for each checkpoint that `ckpt` stands for, in the order given.
 
-
-def check_enough(n: int, count: int, plan: Plan, options: Options, wanted: list[str]) -> None:
-    """Raise UserError if n generated or `count` real images are too few for a wanted score."""
-    scores.check_enough(f"n={n}", n, options, wanted)
-    half = f"root: {count} real images, {plan.floor_n} in each half for the floor"
-    scores.check_enough(half, plan.floor_n, options, wanted)
-    least = floors.NEIGHBOURS + 1
-    if "nearest" in wanted and count < least:
-        raise UserError(f"root: {count} real images: nearest wants {least} or more")
-
-
-def find_caveats(
-    judges: Judges, source: Source, trained_on: dict[str, Any], n: int, real: Features
-) -> list[str]:
-    """Return what the user must know to trust the scores."""
-    note, count, width = judges.extractor.note, len(source.images), real.features.shape[1]
-    caveats = [note] if note else []
-    if source.sha256 != trained_on.get("sha256"):
-        caveats.append(
-            f"scored against {count:,} images of {source.origin}, and trained on "
-            f"{trained_on.get('count'):,} of {trained_on.get('origin')}"
+    Raise UserError if one that was named cannot be read. Runs found in a folder that cannot are
+    left out, with a warning on stderr.
+    """
+    device = pick_device(cfg.device)
+    evaluators: list[Evaluator] = []
+    jobs: dict[Path, Job] = {}
+    for given in cfg.ckpt:
+        found = find_runs(given)
+        for ckpt in found or [given]:
+            try:
+                trained = load(ckpt, device)
+            except UserError as error:
+                if not found:
+                    raise
+                print(f"warning: {error}; left out", file=sys.stderr)
+                continue
+            path, state, data = trained.path, trained.checkpoint("ckpt"), trained.settings.dataset
+            evaluator = next((each for each in evaluators if each.data == data), None)
+            if evaluator is None:
+                evaluator = Evaluator(cfg, data)
+                evaluators.append(evaluator)
+            record = report.make_record(
+                path.name,
+                state["step"],
+                evaluator.judges.extractor,
+                evaluator.n,
+                evaluator.options,
+                evaluator.compared.card(),
+                {},
+                [],
+                protocol=cfg.protocol,
+                sha256=features.hash_file(path),
+                test_data=evaluator.test.card() if evaluator.test else None,
+            )
+            out = Path(cfg.out).expanduser() if cfg.out else checkpoint.run_of(path)
+            jobs.setdefault(path.resolve(), Job(path, out, evaluator, record))
+    if not jobs:
+        raise UserError(f"ckpt={cfg.ckpt[0]}: none of the runs in that folder can be read")
+    if cfg.out and len(jobs) > 1:
+        raise UserError(
+            f"out={cfg.out}: {len(jobs)} checkpoints; without out=… each is scored in its run folder"
         )
-    if count < 2 * n:
-        caveats.append(f"{count:,} real images: the floor is half of them against the other half")
-    if n <= width:
-        caveats.append(f"N={n} is not above the {width} features: FID is far too low or too high")
-    return caveats
+    return list(jobs.values())
 
 
-def draw_nearest(sample: Tensor, data: Tensor, near: Nearest) -> Tensor:
-    """Return a sheet with a row for each image: itself, then the training images nearest to it."""
-    rows = torch.cat([sample[:SHOWN, None], data[near.rows[:SHOWN]]], dim=1)
-    return images.grid(rows.flatten(0, 1), rows.shape[1])
+def find_runs(ckpt: str | None) -> list[str]:
+    """Return the runs below a folder that is not a run itself, sorted by path."""
+    top = Path(ckpt).expanduser() if ckpt is not None else None
+    if top is None or not top.is_dir() or top.name == "checkpoints" or checkpoint.find_all(top):
+        return []
+    return sorted(str(run) for run in checkpoint.find_runs(top))
+
+
+def find_finished(job: Job) -> dict[str, Any] | None:
+    """Return the job's entry of evaluation.json, if it has all scores that are wanted."""
+    return report.find_finished(job.out / "evaluation.json", job.record, job.evaluator.names)
+
+
+def open_progress(console: Console, hidden: bool) -> Progress:
+    """Return a progress bar with the time left. It shows on a terminal, unless `hidden`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=hidden or not console.is_terminal,
+        speed_estimate_period=3600,  # scoring is between the images: the mean over all counts
+    )
+
+
+def prepare(evaluator: Evaluator, progress: Progress) -> None:
+    """Extract the features of the real images, under a bar of their own."""
+    bar = progress.add_task("real images", total=evaluator.count_real())
+    evaluator.prepare(lambda n: progress.advance(bar, n))
+    progress.remove_task(bar)
+
+
+def score(cfg: EvaluateConfig, job: Job, advance: Advance) -> dict[str, Any]:
+    """Score a checkpoint, write what there is to write, and return its entry."""
+    trained = load(str(job.path), pick_device(cfg.device))
+    result = job.evaluator.score(trained, advance)
+    record = job.record | result.counts
+    record["scores"] = {name: asdict(each) for name, each in result.scores.items()}
+    record |= {"notes": result.notes, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
+    with writing(job.out):
+        report.add(job.out / "evaluation.json", record)
+        report.write_scalars(job.out, result.scores, record["step"])
+        if result.sheet is not None:
+            sheet = images.grid(result.sheet, result.columns)
+            images.save_png(sheet, nearest_sheet(job))
+    return record
+
+
+def show(console: Console, job: Job, record: dict[str, Any], again: bool) -> None:
+    """Print the scores in an entry of evaluation.json. `again`: it was there before."""
+    for note in record["notes"]:
+        say(f"note: {note}")
+    protocol = f"protocol={record['protocol']}: " if record["protocol"] else ""
+    evaluator, before = job.evaluator, ", scored before" if again else ""
+    say(
+        f"{protocol}{evaluator.n:,} images of {job.path} against {evaluator.compared_n:,} "
+        f"{evaluator.reference} images{before}"
+    )
+    made = {name: report.read_score(record["scores"][name]) for name in evaluator.names}
+    report.print_table(console, made, record["n"], record["seed"])
+    if "modes" in made and "classes" in record:
+        report.print_classes(console, record["classes"], record["real_classes"])
+    if "modes" in made and "attributes" in record:
+        shares = {name: Shares(**each) for name, each in record["attributes"].items()}
+        report.print_attributes(console, shares)
+    files = [job.out / "evaluation.json"] + ([nearest_sheet(job)] if "nearest" in made else [])
+    say(f"  {', '.join(map(str, files))}")
+
+
+def nearest_sheet(job: Job) -> Path:
+    """Return the path of the sheet of nearest training images."""
+    return job.out / f"nearest-{job.path.stem}.png"

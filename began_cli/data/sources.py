@@ -5,7 +5,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from began_cli.settings.train import (
 
 SHIPPED = Path(__file__).parent / "mnist_test"
 TRIPLES = 128_000  # of stacked MNIST, PacGAN's protocol
+TEST_TRIPLES = 52_000  # of test digits, twice as many as are generated
 
 
 @dataclass(slots=True)
@@ -62,7 +63,9 @@ class Judge:
 
 
 Loader = Callable[[Any, bool], Source]
+TestLoader = Callable[[Any], Source]
 _LOADERS: dict[str, Loader] = {}
+_TEST_LOADERS: dict[str, TestLoader] = {}
 _JUDGES: dict[str, Judge] = {}
 
 
@@ -71,6 +74,16 @@ def data_set(name: str, judge: Judge | None = None) -> Callable[[Loader], Loader
 
     def register(loader: Loader) -> Loader:
         _LOADERS[name], _JUDGES[name] = loader, judge or Judge()
+        return loader
+
+    return register
+
+
+def test_split(name: str) -> Callable[[TestLoader], TestLoader]:
+    """Register the decorated function `load(c)` as the loader of the test split of a data set."""
+
+    def register(loader: TestLoader) -> TestLoader:
+        _TEST_LOADERS[name] = loader
         return loader
 
     return register
@@ -87,6 +100,16 @@ def load(c: DatasetConfig, glance: bool = False) -> Source:
     With `glance` download and write nothing, and read only some images of a folder.
     """
     return _LOADERS[c.name](c, glance)
+
+
+def load_test(c: DatasetConfig) -> Source:
+    """Return the images of the test split, which no run trains on. Nothing is downloaded.
+
+    Raise UserError if the data set has none, or if it cannot be found.
+    """
+    if c.name not in _TEST_LOADERS:
+        raise UserError(f"dataset={c.name} has no test split")
+    return _TEST_LOADERS[c.name](c)
 
 
 # --- a folder of the user's -----------------------------------------------------------------------
@@ -123,6 +146,13 @@ def _mnist(c: MnistDatasetConfig, glance: bool) -> Source:
         )
 
 
+@test_split("mnist")
+def _mnist_test(c: MnistDatasetConfig | StackedMnistDatasetConfig) -> Source:
+    path = _find_idx(Path(c.root).expanduser(), "MNIST", "mnist", "t10k-images-idx3-ubyte")
+    path = path or SHIPPED / "t10k-images-idx3-ubyte.gz"
+    return Source(_fit(_read_idx(path), c), str(path.absolute()))
+
+
 @data_set(
     "stacked_mnist",
     Judge("mnist-cnn", per_channel=True, samples=26_000, slow_neighbours=True),
@@ -139,13 +169,22 @@ def _stacked_mnist(c: StackedMnistDatasetConfig, glance: bool) -> Source:
         root=c.root,
         fallback=c.fallback,
     )
-    digits = _mnist(single, glance)
+    return _stack(_mnist(single, glance), TRIPLES)
+
+
+@test_split("stacked_mnist")
+def _stacked_mnist_test(c: StackedMnistDatasetConfig) -> Source:
+    return _stack(_mnist_test(replace(c, channels=1)), TEST_TRIPLES)
+
+
+def _stack(digits: Source, n: int) -> Source:
+    """Return n random triples of grey images, one a channel, always the same."""
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(digits.images), (3, TRIPLES), generator=generator)
-    images = torch.empty(TRIPLES, 3, c.image_size, c.image_size, dtype=torch.uint8)
+    chosen = torch.randint(len(digits.images), (3, n), generator=generator)
+    images = torch.empty(n, 3, *digits.images.shape[2:], dtype=torch.uint8)
     for channel, rows in enumerate(chosen):
         images[:, channel] = digits.images[rows, 0]
-    return Source(images, f"{TRIPLES:,} triples of {digits.origin}", digits.warning)
+    return Source(images, f"{n:,} triples of {digits.origin}", digits.warning)
 
 
 @data_set("fashion_mnist", Judge("fashion-cnn"))
@@ -159,16 +198,32 @@ def _fashion_mnist(c: FileDatasetConfig, glance: bool) -> Source:
         ) from None
 
 
+@test_split("fashion_mnist")
+def _fashion_mnist_test(c: FileDatasetConfig) -> Source:
+    name = "t10k-images-idx3-ubyte"
+    path = _find_idx(Path(c.root).expanduser(), "FashionMNIST", c.name, name)
+    if path is None:
+        raise UserError(f"root: no {name}.gz in dataset.root={c.root}")
+    return Source(_fit(_read_idx(path), c), str(path.absolute()))
+
+
 def _idx_source(c: FileDatasetConfig, own: str, glance: bool) -> Source:
     """Return the training images of an idx data set: from dataset.root, or downloaded there."""
     root = Path(c.root).expanduser()
-    for place in (root / own / "raw", root / c.name, root):
-        for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
-            if (place / name).is_file():
-                return Source(_fit(_read_idx(place / name), c), str((place / name).absolute()))
-    _download(own, root, glance)
-    path = root / own / "raw" / "train-images-idx3-ubyte"
+    path = _find_idx(root, own, c.name, "train-images-idx3-ubyte")
+    if path is None:
+        _download(own, root, glance)
+        path = root / own / "raw" / "train-images-idx3-ubyte"
     return Source(_fit(_read_idx(path), c), str(path.absolute()))
+
+
+def _find_idx(root: Path, own: str, dataset: str, name: str) -> Path | None:
+    """Return the path of an idx file, gzipped or not: in a folder of its data set, or in `root`."""
+    for place in (root / own / "raw", root / dataset, root):
+        for path in (place / name, place / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
 
 
 class _NotThereError(Exception):
@@ -209,8 +264,6 @@ def _read_idx(path: Path) -> Tensor:
 
 @data_set("cifar10")
 def _cifar10(c: FileDatasetConfig, glance: bool) -> Source:
-    from torchvision.datasets import CIFAR10
-
     root = Path(c.root).expanduser()
     if not (root / "cifar-10-batches-py").is_dir():
         try:
@@ -220,14 +273,25 @@ def _cifar10(c: FileDatasetConfig, glance: bool) -> Source:
                 f"dataset.root={c.root}: no cifar-10-batches-py there, and it cannot be downloaded "
                 f"({error}); unpack cifar-10-python.tar.gz there"
             ) from None
+    return _read_cifar10(c, train=True)
+
+
+@test_split("cifar10")
+def _cifar10_test(c: FileDatasetConfig) -> Source:
+    return _read_cifar10(c, train=False)
+
+
+def _read_cifar10(c: FileDatasetConfig, train: bool) -> Source:
+    from torchvision.datasets import CIFAR10
+
+    folder = Path(c.root).expanduser() / "cifar-10-batches-py"
     try:
-        array = CIFAR10(str(root), train=True).data
+        array = CIFAR10(str(folder.parent), train=train).data
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(
-            f"dataset.root: {root / 'cifar-10-batches-py'} is damaged: {error}"
-        ) from None
+        raise UserError(f"dataset.root: {folder} is damaged: {error}") from None
     images = torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
-    return Source(_fit(images, c), str((root / "cifar-10-batches-py").absolute()))
+    origin = str(folder.absolute())
+    return Source(_fit(images, c), origin if train else f"the test split in {origin}")
 
 
 def _fit(images: Tensor, c: DatasetConfig) -> Tensor:
@@ -257,6 +321,11 @@ def _fit(images: Tensor, c: DatasetConfig) -> Tensor:
 @data_set("avatars", Judge("avatars-cnn"))
 def _avatars(c: AvatarsDatasetConfig, glance: bool) -> Source:
     return Source(avatars.read("train", c.image_size), "the avatars that come with began")
+
+
+@test_split("avatars")
+def _avatars_test(c: AvatarsDatasetConfig) -> Source:
+    return Source(avatars.read("test", c.image_size), "the test avatars that come with began")
 
 
 # --- points of the plane --------------------------------------------------------------------------

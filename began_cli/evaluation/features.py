@@ -74,6 +74,13 @@ class Extractor:
         """The name and the start of the hash, such as `mnist-cnn@1a2b3c4d`."""
         return f"{self.name}@{self.sha256[:8]}"
 
+    def rename(self, score: str) -> str:
+        """Return a score's name in tables: fid is of Inception and its like, fd of other features.
+
+        The Fréchet distance of DINOv2's features is called fd in the literature (2306.04675).
+        """
+        return "fd" if score == "fid" and self.name.startswith("dinov2") else score
+
     def label_modes(self, images: Features) -> tuple[Tensor, int]:
         """Return the mode (N,) that each image belongs to, and how many modes there are."""
         assert images.logits is not None

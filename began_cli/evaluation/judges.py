@@ -1,6 +1,8 @@
 """The networks that judge a generator's images, and which scores they can give."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,14 @@ from began_cli.evaluation.references import Plan
 from began_cli.files import cache_home
 from began_cli.gan import latents
 from began_cli.generators.sampling import generate_all
-from began_cli.settings.commands import NEIGHBOURLY, SCORES, SEEDS_APART
+from began_cli.settings.commands import COPYING, NEIGHBOURLY, SCORES, SEEDS_APART
 from began_cli.settings.train import DatasetConfig
 
 BLOCK = 1024  # images in memory at a time: 16 chunks of the generator, 4 batches
 SAMPLE = 256  # generated images that are kept, to look for their nearest training images
+MANY = 60_000  # training images: among more, `scores=auto` looks for no copies
+
+Advance = Callable[[int], object]  # told how many more images are done
 
 
 class Judges:
@@ -49,14 +54,16 @@ class Judges:
         if classes and classifier not in (None, name):
             self.all.append(features.build(classifier, None, shape, per_channel, self.device))
 
-    def extract_real(self, source: Source, plan: Plan) -> tuple[list[Features], list[str]]:
+    def extract_real(
+        self, source: Source, plan: Plan, advance: Advance = bool
+    ) -> tuple[list[Features], list[str]]:
         """Return each network's features of the plan's real images, and warnings of the cache."""
         each, warnings = [], []
         for extractor in self.all:
 
             def extract(extractor: Extractor = extractor) -> Features:
                 blocks = (source.images[rows] for rows in plan.rows.split(BLOCK))
-                return features.join([self._extract(extractor, block) for block in blocks])
+                return features.join([self._extract(extractor, x, advance) for x in blocks])
 
             made, warning = references.load_or_extract(
                 extractor, source.sha256, len(plan.rows), self.cache, extract
@@ -66,7 +73,7 @@ class Judges:
         return each, warnings
 
     def extract_generated(
-        self, network: nn.Module, n: int, dim: int
+        self, network: nn.Module, n: int, dim: int, advance: Advance = bool
     ) -> tuple[Tensor, list[Features]]:
         """Return the first SAMPLE of n generated images, uint8 (N, C, H, W), and each network's
         features of all n.
@@ -82,22 +89,36 @@ class Judges:
             if begin < SAMPLE:
                 sample.append(block[: SAMPLE - begin])
             for parts, extractor in zip(each, self.all, strict=True):
-                parts.append(self._extract(extractor, block))
+                parts.append(self._extract(extractor, block, advance))
         return torch.cat(sample), [features.join(parts) for parts in each]
 
-    def _extract(self, extractor: Extractor, block: Tensor) -> Features:
-        return extractor(block, self.batch_size, self.device)
+    def _extract(self, extractor: Extractor, block: Tensor, advance: Advance) -> Features:
+        parts = []
+        for batch in block.split(self.batch_size):
+            parts.append(extractor(batch, self.batch_size, self.device))
+            advance(len(batch))
+        return features.join(parts)
+
+
+def may_copy(asked: list[str], count: int) -> bool:
+    """Return whether scores of copying are asked for, among `count` training images."""
+    return bool({"all", *COPYING} & set(asked)) or ("auto" in asked and count <= MANY)
 
 
 def choose_scores(
-    asked: list[str], dataset: str, extractor: Extractor
+    asked: list[str],
+    dataset: str,
+    extractor: Extractor,
+    count: int = 0,
+    lacking: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[str], list[str]]:
     """Return the names of the scores to compute, in the order of SCORES, and a note for each that
     is left out.
 
-    Raise UserError if a score that was asked for by name cannot be computed.
+    `count`: number of training images. `lacking`: scores that cannot be computed, and why. Raise
+    UserError if one of those was asked for by name.
     """
-    missing = {}
+    missing = dict(lacking)
     if judge(dataset).classifier is None:
         missing["modes"] = f"dataset={dataset} has no classifier that knows its classes"
     if not extractor.classifies:
@@ -110,5 +131,8 @@ def choose_scores(
     if "all" not in asked and judge(dataset).slow_neighbours:
         slow = f"neighbours among {judge(dataset).samples:,} images take minutes; "
         missing |= dict.fromkeys(NEIGHBOURLY, slow + "scores=all computes it")
+    if not may_copy(asked, count):
+        slow = f"neighbours among {count:,} training images take long; scores=all computes it"
+        missing |= dict.fromkeys(COPYING, slow)
     notes = [f"{name} is left out: {why}" for name, why in missing.items() if name not in asked]
     return [name for name in SCORES if name not in missing or name in asked], notes

@@ -18,10 +18,10 @@ VERSION = 1  # of the files' content; part of their names
 
 @dataclass(slots=True)
 class Plan:
-    """Which real images to compare fakes with, and which two disjoint sets give the floor.
+    """Which real images to compare n fakes with, and which two disjoint sets give the floor.
 
     Of 2n images or more: n of them, and n against n others. Of fewer: up to n of them, and one half
-    against the other.
+    against the other. All of them, if they were asked for.
     """
 
     rows: Tensor  # indices into the data set, shuffled with a fixed seed
@@ -34,12 +34,17 @@ class Plan:
         return self.floor[0].stop
 
 
-def plan(count: int, n: int) -> Plan:
-    """Return the plan for n fakes and `count` real images."""
+def plan(count: int, n: int, extract_all: bool = False, compare_all: bool = False) -> Plan:
+    """Return the plan for n fakes and `count` real images.
+
+    `extract_all`: give the features of all images, also of those that are not compared with.
+    `compare_all`: compare with all of them, not with n.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     each = min(n, count // 2)
-    rows = order[: min(2 * n, count)]
-    return Plan(rows, slice(0, min(n, count)), (slice(0, each), slice(each, 2 * each)))
+    rows = order if extract_all or compare_all else order[: min(2 * n, count)]
+    compared = count if compare_all else min(n, count)
+    return Plan(rows, slice(0, compared), (slice(0, each), slice(each, 2 * each)))
 
 
 def load_or_extract(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from began_cli.files import replacing
 
 FORMAT = 1
 WIDTH = 110  # of the table if stdout is no terminal
-IDENTITY = ("checkpoint", "extractor", "n", "seed", "k", "kid_subset", "bins", "data")
+IDENTITY = (
+    *("checkpoint", "protocol", "extractor", "n", "seed", "k", "kid_subset", "bins", "cells"),
+    "data",
+)
 
 
 # --- the terminal ---------------------------------------------------------------------------------
@@ -43,6 +47,7 @@ def print_table(console: Console, made: dict[str, Score], n: int, seed: int) -> 
         label = f"{name}\\[{score.extractor}]"  # the backslash keeps Rich from reading a style
         value = f"{score.value:.4g}" + (f" ± {score.std:.1g}" if score.std is not None else "")
         floor = f"{score.floor:.4g}" + (f" (N {score.floor_n:,})" if score.floor_n != n else "")
+        floor = floor if math.isfinite(score.floor) else "unknown"
         table.add_row(label, value, floor, f"{n:,}", str(seed), BETTER[name])
     console.print(table)
 
@@ -58,7 +63,7 @@ def print_classes(console: Console, fake: list[int], real: list[int]) -> None:
     console.print(table)
 
 
-def print_attributes(console: Console, shares: dict[str, Shares]) -> None:
+def print_attributes(console: Console, shares: Mapping[str, Shares]) -> None:
     """Print the rarest value of each attribute, and those that are missing or rare."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("attribute", "rarest value", "of its real share", "missing", "rare"):
@@ -82,11 +87,21 @@ def make_record(
     data: dict[str, Any],
     made: dict[str, Score],
     notes: list[str],
+    *,
+    protocol: str | None = None,
+    sha256: str | None = None,
+    test_data: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return an entry of evaluation.json: the scores, and everything that they depend on."""
+    """Return an entry of evaluation.json: the scores, and everything that they depend on.
+
+    `data` and `test_data` describe the images that the samples are compared with, and those that
+    were not trained on. `sha256` is the checkpoint's.
+    """
     return {
         "checkpoint": checkpoint,
+        "checkpoint_sha256": sha256,
         "step": step,
+        "protocol": protocol,
         "extractor": extractor.label,
         "extractor_sha256": extractor.sha256,
         "n": n,
@@ -94,7 +109,9 @@ def make_record(
         "k": options.k,
         "kid_subset": options.kid_subset,
         "bins": options.bins,
+        "cells": options.cells,
         "data": data,
+        "test_data": test_data,
         "scores": {name: asdict(score) for name, score in made.items()},
         "notes": notes,
         "began": __version__,
@@ -131,16 +148,47 @@ def find_scores(path: Path, step: int) -> dict[str, dict[str, Any]]:
 def add(path: Path, record: dict[str, Any]) -> None:
     """Add an entry to an evaluation.json, replaced atomically.
 
-    An entry with the same IDENTITY is updated: its scores that the new one doesn't have stay.
+    An entry with the same IDENTITY is updated: its scores that the new one doesn't have stay,
+    unless its checkpoint was another file of the same name.
     """
     evaluations = read(path)
-    same = [old for old in evaluations if all(old.get(k) == record[k] for k in IDENTITY)]
+    same = [old for old in evaluations if _is_same(old, record)]
     for old in same:
-        record = {**record, "scores": old["scores"] | record["scores"]}
+        files = {each.get("checkpoint_sha256") for each in (old, record)} - {None}
+        if len(files) < 2:
+            record = {**old, **record, "scores": old["scores"] | record["scores"]}
     others = [old for old in evaluations if old not in same]
     content = {"format": FORMAT, "evaluations": [*others, record]}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(_replace_nan(content), indent=1), encoding="utf-8")
+
+
+def find_finished(
+    path: Path, record: dict[str, Any], names: Collection[str]
+) -> dict[str, Any] | None:
+    """Return the entry of an evaluation.json for what `record` describes, if it has these scores.
+
+    The checkpoint must be the same file, and so must the test images, if `record` has any.
+    """
+    for old in read(path):
+        test = record["test_data"] in (None, old.get("test_data"))
+        file = record["checkpoint_sha256"] == old.get("checkpoint_sha256")
+        if _is_same(old, record) and test and file and set(names) <= old["scores"].keys():
+            return old
+    return None
+
+
+def read_score(entry: dict[str, Any]) -> Score:
+    """Return the score in an entry of evaluation.json; NaN for null."""
+    score = Score(**entry)
+    score.value, score.floor = (
+        math.nan if each is None else each for each in (score.value, score.floor)
+    )
+    return score
+
+
+def _is_same(old: dict[str, Any], record: dict[str, Any]) -> bool:
+    return all(old.get(key) == record[key] for key in IDENTITY)
 
 
 def _replace_nan(value: Any) -> Any:
@@ -158,10 +206,11 @@ def _replace_nan(value: Any) -> Any:
 def score_scalars(name: str, score: Score) -> dict[str, float]:
     """Return the TensorBoard tags of a score and of its floor, with their values.
 
-    The extractor is in the tag, so that no curve mixes the scores of two.
+    The extractor is in the tag, so that no curve mixes the scores of two. NaN is left out.
     """
     tag = f"evaluation/{name}/{score.extractor.replace('@', '-')}"
-    return {tag: score.value, f"{tag}/floor": score.floor}
+    values = {tag: score.value, f"{tag}/floor": score.floor}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def write_scalars(folder: Path, made: dict[str, Score], step: int) -> None:

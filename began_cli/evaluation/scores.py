@@ -13,15 +13,18 @@ from torch import Tensor
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
 from began_cli.errors import UserError
+from began_cli.evaluation.copying import PER_CELL
 from began_cli.evaluation.coverage import ndb
 from began_cli.evaluation.features import Features
-from began_cli.settings.commands import FEATURE_SCORES, NEIGHBOURLY
+from began_cli.settings.commands import COPYING, FEATURE_SCORES, NEIGHBOURLY
 
 NAMES = FEATURE_SCORES
 BETTER = {  # which values are good
-    **dict.fromkeys(("fid", "kid", "modes_kl", "ndb"), "lower"),
-    **dict.fromkeys(("is", "precision", "recall", "density", "coverage", "modes"), "higher"),
-    "nearest": "as the floor",  # far below it: memorised training images
+    **dict.fromkeys(("fid", "fd", "kid", "modes_kl", "ndb"), "lower"),
+    **dict.fromkeys(("is", "precision", "recall", "density", "coverage", "vendi"), "higher"),
+    "modes": "higher",
+    # Far below it: memorised training images.
+    **dict.fromkeys(("nearest", *COPYING), "as the floor"),
 }
 IS_SPLITS = 10
 PER_BIN = 5  # least number of images a bin for the test of NDB to hold
@@ -34,8 +37,8 @@ class Score:
 
     extractor: str  # `name@hash`: scores of two extractors do not compare
     value: float
-    floor: float
-    floor_n: int  # images in each of the two sets of the floor
+    floor: float  # NaN if there are no real images to compute it from
+    floor_n: int  # real images that stand for the samples in the floor
     std: float | None = None
 
 
@@ -47,7 +50,8 @@ class Options:
     kid_subset: int = 1000  # images in one of KID's subsets
     kid_subsets: int = 100
     bins: int = 100  # of NDB
-    seed: int = 0  # of KID's subsets, the order that the Inception score splits, and NDB's bins
+    cells: int = 3  # of C_T
+    seed: int = 0  # of KID's subsets, the Inception score's splits, NDB's bins and C_T's cells
 
 
 def evaluate(
@@ -55,8 +59,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the named scores of fake images against real ones, with `kid_std` and `is_std`.
 
-    Names of other scores than those on features and `ndb` are ignored, and so is the Inception
-    score if the extractor gives no classes. Raise UserError if there are too few images for a
+    Names of other scores than those on features, `vendi` and `ndb` are ignored, and so is the
+    Inception score if the extractor gives no classes. Raise UserError if there are too few images for a
     score.
     """
     n = min(len(fake), len(real))
@@ -85,6 +89,8 @@ def evaluate(
         result["recall"] = metrics[metric_prc.KEY_METRIC_RECALL]
     if "density" in names or "coverage" in names:
         result |= density_and_coverage(fake.features, real.features, options.k)
+    if "vendi" in names:
+        result["vendi"] = vendi(fake.features)
     if "ndb" in names:
         result["ndb"] = ndb(fake.features, real.features, options.bins, options.seed)
     kept = {*names, "kid_std", "is_std"}
@@ -98,6 +104,7 @@ def check_enough(what: str, n: int, options: Options, names: Collection[str]) ->
         "kid": (options.kid_subset, "as kid_subset says"),
         "is": (IS_SPLITS, f"as it is a mean over {IS_SPLITS} parts"),
         "ndb": (PER_BIN * options.bins, f"{PER_BIN} for each of bins={options.bins}"),
+        "c_t": (PER_CELL * options.cells, f"{PER_CELL} for each of cells={options.cells}"),
     }
     for name in NEIGHBOURLY:
         least[name] = (options.k + 1, f"as each image has k={options.k} neighbours")
@@ -131,6 +138,21 @@ def kid(fake: Tensor, real: Tensor, options: Options) -> dict[str, float]:
         "kid": metrics[metric_kid.KEY_METRIC_KID_MEAN],
         "kid_std": metrics[metric_kid.KEY_METRIC_KID_STD],
     }
+
+
+def vendi(x: Tensor) -> float:
+    """Return the Vendi score of features (N, D): how many distinct images the N are worth, 1 to N.
+
+    It is exp of the entropy of the eigenvalues of K / N, where K holds the cosines of all pairs
+    (2210.02410). K / N and X^T X / N have the same eigenvalues above 0, X being the
+    rows scaled to length 1, so that D x D numbers are enough.
+    """
+    gram = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for rows in x.split(CHUNK):
+        unit = torch.nn.functional.normalize(rows.double(), dim=1)
+        gram += unit.T @ unit
+    values = torch.linalg.eigvalsh(gram / len(x)).clamp(min=0)
+    return torch.special.entr(values).sum().exp().item()
 
 
 def density_and_coverage(fake: Tensor, real: Tensor, k: int) -> dict[str, float]:

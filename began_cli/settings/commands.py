@@ -4,6 +4,7 @@
 may write in several ways by one form.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from began_cli.errors import UserError
@@ -13,9 +14,29 @@ from began_cli.settings.fields import command, setting
 
 FEATURE_SCORES = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
 NEIGHBOURLY = ("precision", "recall", "density", "coverage")  # that look at k neighbours
-SCORES = (*FEATURE_SCORES, "modes", "ndb", "nearest")
+COPYING = ("authpct", "c_t")  # that look for copies of training images
+SCORES = (*FEATURE_SCORES, "vendi", "modes", "ndb", "nearest", *COPYING)
 SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
+REFERENCES = ("train", "test")  # splits that samples are compared with
 EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A published way to score: how many samples, against which real images, by which network."""
+
+    n: int
+    reference: str  # of REFERENCES
+    extractor: str
+    whole: bool = False  # compare with all images of the split, not with n of them
+    dataset: str | None = None  # the only one that it is for
+
+
+PROTOCOLS = {
+    "lucic": Protocol(10_000, "test", "inception"),  # 1711.10337
+    "50k": Protocol(50_000, "train", "inception", whole=True),  # 1706.08500
+    "pacgan": Protocol(26_000, "train", "auto", dataset="stacked_mnist"),  # 1712.04086
+}
 
 
 @command("sample")
@@ -126,33 +147,54 @@ class ExportConfig:
 
 @command("evaluate")
 class EvaluateConfig:
-    ckpt: str | None = setting(path=True)
+    ckpt: Any = setting(path=True)
+    protocol: str | None = setting(one_of(*PROTOCOLS))
     n: int | None = setting(
         Rule(lambda n: 2 <= n <= SEEDS_APART, f"a whole number from 2 to {SEEDS_APART}")
     )
     seed: int = setting(Rule(lambda seed: 0 <= seed < SEEDS_APART, f"0 to {SEEDS_APART - 1}"))
     scores: Any = setting()
+    reference: str = setting(one_of("auto", *REFERENCES))
     extractor: str = setting(path=True)
     weights: str | None = setting(path=True)
     k: int = setting(at_least(1))
     kid_subset: int = setting(at_least(2))
     bins: int = setting(at_least(2))
+    cells: int = setting(at_least(1))
     root: str | None = setting(path=True)
+    test_root: str | None = setting(path=True)
     batch_size: int = setting(at_least(1))
     device: str = setting(checks.device())
     cache: str | None = setting(path=True)
     out: str | None = setting(path=True)
 
     def check(self) -> None:
-        """Raise UserError for a score that there is not."""
+        """Raise UserError for a score that there is not, and settings that do not fit each other."""
+        ckpts = _as_list(self.ckpt)
+        if not ckpts or (None in ckpts and len(ckpts) > 1):
+            raise UserError("ckpt: which ones? ckpt=[RUN,RUN], run folders or checkpoints")
         scores = _as_list(self.scores)
         require(bool(scores), "scores", self.scores, "one score or more")
         for score in scores:
             known = one_of("auto", "all", *SCORES)
             require(known.holds(score), "scores", score, known.wants)
+        if self.protocol is None:
+            return
+        for name in ("n", "reference", "extractor"):
+            value, fixed = getattr(self, name), getattr(PROTOCOLS[self.protocol], name)
+            if value not in (None, "auto", fixed):
+                raise UserError(
+                    f"{name}={value}: protocol={self.protocol} has {name}={fixed}; leave out one"
+                )
 
     def normalise(self) -> None:
-        """Make `scores` a list."""
+        """Make `ckpt` and `scores` lists, and fill in what the protocol sets."""
+        if self.protocol is not None:
+            protocol = PROTOCOLS[self.protocol]
+            self.n, self.reference = protocol.n, protocol.reference
+            self.extractor = protocol.extractor
+        self.reference = "train" if self.reference == "auto" else self.reference
+        self.ckpt = [None if ckpt is None else str(ckpt) for ckpt in _as_list(self.ckpt)]
         self.scores = [str(score) for score in _as_list(self.scores)]
 
 

@@ -418,7 +418,15 @@ def in_optimizer(event) -> bool:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("loss", "passes"),
-    [("began_paper", 6), ("began", 7), ("wgan", 6), ("gan", 7), ("bgan", 7), ("ebgan", 7), ("ebgan_pt", 7)],
+    [
+        ("began_paper", 6),
+        ("began", 7),
+        ("wgan", 6),
+        ("gan", 7),
+        ("bgan", 7),
+        ("ebgan", 7),
+        ("ebgan_pt", 7),
+    ],
 )
 def test_work_is_the_minimum(loss, passes, model):
     """6D + 3G or 7D + 3G, less the data gradients of first layers that nobody needs."""
