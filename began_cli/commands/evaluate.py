@@ -105,7 +105,7 @@ def find_jobs(cfg: EvaluateConfig) -> list[Job]:
         raise UserError(f"ckpt={cfg.ckpt[0]}: none of the runs in that folder can be read")
     if cfg.out and len(jobs) > 1:
         raise UserError(
-            f"out={cfg.out}: {len(jobs)} checkpoints; without out=… each is scored in its run folder"
+            f"out={cfg.out}: is for one checkpoint, and there are {len(jobs)}; leave it out"
         )
     return list(jobs.values())
 

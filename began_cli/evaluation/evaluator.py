@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +67,8 @@ class Evaluator:
         self.wanted, self.notes = choose_scores(
             c.scores, data.name, self.judges.extractor, len(self.train.images), lacking
         )
-        self.copying = [name for name in COPYING if name in self.wanted]
+        self.copying = [name for name in self.wanted if name in COPYING]
+        self.others = [name for name in self.wanted if name not in COPYING]
         if lacking and "authpct" in self.wanted:
             self.notes.append(f"authpct has no floor: {lacking['c_t']}")
         whole = protocol is not None and protocol.whole
@@ -83,18 +83,17 @@ class Evaluator:
         if "nearest" in self.wanted and count <= floors.NEIGHBOURS:
             least = floors.NEIGHBOURS + 1
             raise UserError(f"root: {count} real images: nearest wants {least} or more")
-        names = [name for name in self.wanted if name not in COPYING]
         tests = len(self.test.images) if self.test else 0
         if self.reference == "train":
             half = f"root: {count} real images, {self.plan.floor_n} in each half for the floor"
-            scores.check_enough(half, self.plan.floor_n, self.options, names)
+            scores.check_enough(half, self.plan.floor_n, self.options, self.others)
         else:
             if protocol and tests < self.n:
                 raise UserError(
-                    f"protocol={protocol}: compares with {self.n:,} test images; there are {tests:,}"
+                    f"protocol={protocol}: wants {self.n:,} test images, and there are {tests:,}"
                 )
             for name, n in (("root", count), ("test_root", tests)):
-                scores.check_enough(f"{name}: {n} real images", n, self.options, names)
+                scores.check_enough(f"{name}: {n} real images", n, self.options, self.others)
         if "c_t" in self.wanted:
             half = self.test_plan.floor_n
             words = f"test_root: {tests} test images, {half} in each half for the floor"
@@ -132,7 +131,7 @@ class Evaluator:
         return self.test is not None and (self.reference == "test" or bool(self.copying))
 
     def prepare(self, advance: Advance = bool) -> None:
-        """Extract the features of the real images, or read them from the cache; score the floors."""
+        """Extract the features of the real images, or read cached ones; score the floors."""
         real, warnings = self.judges.extract_real(self.train, self.plan, advance)
         self.notes += warnings
         test: list[Features] = []
@@ -147,7 +146,7 @@ class Evaluator:
         else:
             self.real = [each[self.test_plan.reference] for each in test]
             unseen, against = real[0][self.plan.reference], self.real[0]
-        self.floors = scores.evaluate(unseen, against, self.options, self.wanted)
+        self.floors = scores.evaluate(unseen, against, self.options, self.others)
         self.floor_n = len(unseen)
         if "nearest" in self.wanted:
             self.spacing = floors.measure_spacing(self.train.images, self.plan.rows[:SAMPLE])
@@ -173,7 +172,7 @@ class Evaluator:
         sample, fake = self.judges.extract_generated(trained.network, self.n, dim, advance)
         caveats = self._find_caveats(trained.checkpoint("ckpt")["data"])
         result = Evaluation({}, self.notes + caveats)
-        values = scores.evaluate(fake[0], self.real[0], self.options, self.wanted)
+        values = scores.evaluate(fake[0], self.real[0], self.options, self.others)
         made = floors.pair(extractor.label, values, self.floors, self.floor_n)
         if "modes" in self.wanted:
             judged = self.judges.all[-1], fake[-1], self.real[-1]

@@ -59,9 +59,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the named scores of fake images against real ones, with `kid_std` and `is_std`.
 
-    Names of other scores than those on features, `vendi` and `ndb` are ignored, and so is the
-    Inception score if the extractor gives no classes. Raise UserError if there are too few images for a
-    score.
+    Other names than those of NAMES, `vendi` and `ndb` are ignored, and so is the Inception score if
+    the extractor gives no classes. Raise UserError if there are too few images for a score.
     """
     n = min(len(fake), len(real))
     check_enough(f"{n} images", n, options, names)

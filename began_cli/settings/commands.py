@@ -169,7 +169,7 @@ class EvaluateConfig:
     out: str | None = setting(path=True)
 
     def check(self) -> None:
-        """Raise UserError for a score that there is not, and settings that do not fit each other."""
+        """Raise UserError for an unknown score, and settings that do not fit each other."""
         ckpts = _as_list(self.ckpt)
         if not ckpts or (None in ckpts and len(ckpts) > 1):
             raise UserError("ckpt: which ones? ckpt=[RUN,RUN], run folders or checkpoints")

@@ -26,7 +26,9 @@ def test_a_record_holds_all_that_the_scores_depend_on():
     entry = record({"fid": score(2.0)}, seed=3)
     assert {**entry, "began": None} == {
         "checkpoint": "step-4.pt",
+        "checkpoint_sha256": None,
         "step": 4,
+        "protocol": None,
         "extractor": "mine@01234567",
         "extractor_sha256": "0123456789abcdef",
         "n": 60,
@@ -34,7 +36,9 @@ def test_a_record_holds_all_that_the_scores_depend_on():
         "k": 5,
         "kid_subset": 1000,
         "bins": 100,
+        "cells": 3,
         "data": {"count": 5},
+        "test_data": None,
         "scores": {
             "fid": {
                 "extractor": "mine@01234567",
@@ -58,6 +62,33 @@ def test_an_entry_of_the_same_evaluation_is_updated_and_others_stay(tmp_path):
     old, new = report.read(path)
     assert (old["seed"], old["scores"]["fid"]["value"]) == (1, 7.0)
     assert {name: each["value"] for name, each in new["scores"].items()} == {"fid": 3.0, "kid": 0.1}
+
+
+def test_scores_of_another_file_of_the_same_name_do_not_stay(tmp_path):
+    path = tmp_path / "evaluation.json"
+    report.add(path, record({"fid": score(2.0), "kid": score(0.1)}, checkpoint_sha256="a"))
+    report.add(path, record({"fid": score(3.0)}, checkpoint_sha256="b"))
+    (entry,) = report.read(path)
+    assert list(entry["scores"]) == ["fid"]
+    report.add(path, record({"is": score(3.0)}))  # during training: the file is not written yet
+    (entry,) = report.read(path)
+    assert list(entry["scores"]) == ["fid", "is"]
+
+
+def test_an_evaluation_is_finished_if_all_that_it_depends_on_is_the_same(tmp_path):
+    path = tmp_path / "evaluation.json"
+    assert report.find_finished(path, record({}), ["fid"]) is None
+    whole = {"checkpoint_sha256": "a", "test_data": {"sha256": "t"}}
+    report.add(path, record({"fid": score(2.0), "c_t": score(math.nan)}, **whole))
+    found = report.find_finished(path, record({}, **whole), ["fid", "c_t"])
+    assert found is not None
+    assert report.read_score(found["scores"]["fid"]) == score(2.0)
+    assert math.isnan(report.read_score(found["scores"]["c_t"]).value)
+    assert report.find_finished(path, record({}, **whole | {"test_data": None}), ["fid"]) == found
+    for other in ({"checkpoint_sha256": "b"}, {"test_data": {"sha256": "u"}}, {"protocol": "50k"}):
+        assert report.find_finished(path, record({}, **whole | other), ["fid"]) is None
+    assert report.find_finished(path, record({}, seed=1, **whole), ["fid"]) is None
+    assert report.find_finished(path, record({}, **whole), ["fid", "kid"]) is None
 
 
 def test_scores_of_a_step(tmp_path):
@@ -107,6 +138,13 @@ def test_the_table(capfd):
     assert kid == ["kid[mine@01234567]", "0.1235", "±", "0.02", "0.5", "30", "7", "lower"]
     report.print_table(report.open_console(), made, 60, 7)
     assert "0.5 (N 30)" in capfd.readouterr().out
+    made = {"authpct": Score(MINE.label, 41.0, math.nan, 0)}
+    report.print_table(report.open_console(), made, 60, 7)
+    row = capfd.readouterr().out.splitlines()[1].split()
+    assert row[1:] == ["41", "unknown", "60", "7", "as", "the", "floor"]
+    assert report.score_scalars("authpct", made["authpct"]) == {
+        "evaluation/authpct/mine-01234567": 41.0
+    }
 
 
 def test_the_classes_are_shares(capfd):

@@ -107,6 +107,25 @@ def test_density_and_coverage_by_a_loop():
     assert scores.density_and_coverage(fake, real, k) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (6, 40)])
+def test_vendi_is_the_entropy_of_the_kernel_of_all_pairs(n, d):
+    x = gaussian(n, d).features.numpy().astype(np.float64)
+    kernel = np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in x] for a in x])
+    values = np.linalg.eigvalsh(kernel / n)
+    values = values[values > 1e-12]
+    expected = np.exp(-(values * np.log(values)).sum())
+    assert scores.vendi(torch.from_numpy(x)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_vendi_counts_kinds():
+    """Copies of one image count as one, images at right angles as many as there are."""
+    for kinds, expected in (([0] * 12, 1), ([0, 1] * 6, 2), (range(12), 12)):
+        assert scores.vendi(torch.eye(12)[list(kinds)] * 7) == pytest.approx(expected)
+    three_of_four = torch.eye(2)[[0, 0, 0, 1]]
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert scores.vendi(three_of_four) == pytest.approx(np.exp(entropy))
+
+
 def test_a_set_against_itself():
     same = gaussian(300)
     made = evaluate(same, same, SMALL)
@@ -191,5 +210,6 @@ def test_too_few_images(n, name, why):
 
 
 def test_the_settings_know_the_scores_that_there_are():
-    assert {*scores.NAMES, "modes", "ndb", "nearest"} == set(checks.SCORES)
-    assert set(scores.BETTER) == {*checks.SCORES, "modes_kl"}
+    others = {"vendi", "modes", "ndb", "nearest", *checks.COPYING}
+    assert {*scores.NAMES} | others == set(checks.SCORES)
+    assert set(scores.BETTER) == {*checks.SCORES, "modes_kl", "fd"}
