@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from began_cli.errors import UserError, reason
+from began_cli.evaluation import dinov2
 from began_cli.evaluation.attributes import label_combinations
 from began_cli.evaluation.avatars_classifier import AvatarsClassifier
 from began_cli.evaluation.classifier import CLASSES, FEATURES, Classifier
@@ -26,7 +27,7 @@ from began_cli.images import to_grey
 
 HOME = Path(__file__).parent
 SHIPPED = ("mnist-cnn", "fashion-cnn", "avatars-cnn")
-NAMES = (*SHIPPED, "inception", "pixels")
+NAMES = (*SHIPPED, "inception", *dinov2.MODELS, "pixels")
 TORCHSCRIPT, EXPORTED = (".pt", ".pts"), ".pt2"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's name
 PIXELS_SIDE = 32  # larger images are averaged down to it
@@ -117,12 +118,17 @@ def build(
     `per_channel`: a shipped classifier takes each of three channels as an image of its own. Raise
     UserError if there is no such extractor, or its weights cannot be read or downloaded.
     """
-    if weights is not None and name != "inception":
-        raise UserError(f"weights={weights}: only extractor=inception takes a file of weights")
+    if weights is not None and name not in ("inception", *dinov2.MODELS):
+        raise UserError(
+            f"weights={weights}: only extractor=inception, {' and '.join(dinov2.MODELS)} take them"
+        )
     if name in SHIPPED:
         extractor = _load_shipped(name, per_channel and shape[0] == 3, device)
     elif name == "inception":
         extractor = _load_inception(weights, device)
+    elif name in dinov2.MODELS:
+        network, path = dinov2.load(name, weights, device)
+        extractor = Extractor(dinov2.MODELS[name][0], hash_file(path), network, channels=3)
     elif name == "pixels":
         version = hashlib.sha256(f"pixels, {PIXELS_SIDE} a side".encode()).hexdigest()
         extractor = Extractor("pixels", version, pixels)

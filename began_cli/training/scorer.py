@@ -61,7 +61,7 @@ class Scorer:
             self.n,
             self.options,
             self.data,
-            {self.name: score},
+            {self.judges.extractor.rename(self.name): score},
             ["scored during training"],
         )
         report.add(run / "evaluation.json", record)

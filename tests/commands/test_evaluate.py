@@ -7,9 +7,8 @@ from conftest import TINY, write_idx
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from began_cli.commands import evaluate
 from began_cli.data import avatars
-from began_cli.evaluation import coverage, features, references, scores
+from began_cli.evaluation import coverage, evaluator, features, references, scores
 from began_cli.evaluation.avatars_classifier import predict_attributes
 from began_cli.gan import latents
 from began_cli.generators.load import load
@@ -73,7 +72,7 @@ def test_the_values_are_those_of_the_named_seeds_and_disjoint_real_images(began,
     assert began(*line)[0] == 0
     trained = load(str(tiny_run), CPU)
     fakes = generate_all(trained.network, latents.from_seeds(range(3_000_000, 3_000_060), 8))
-    reals = evaluate.load_real_images(trained.settings.dataset, None).images
+    reals = evaluator.load_real_images(trained.settings.dataset, None).images
     rows = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     first, second = reals[rows[:60]], reals[rows[60:120]]
     flat = [x.flatten(1).double() / 255 for x in (fakes, first, second)]
@@ -172,7 +171,7 @@ BAD = [
     (["extractor=incepton"], "extractor=incepton: no such extractor; there are mnist-cnn"),
     (["extractor=a/b.pt2"], "extractor=a/b.pt2: no such file"),
     (["extractor=inception", "weights=gone.pth"], "weights=gone.pth: no such file"),
-    (["weights=gone.pth"], "weights=gone.pth: only extractor=inception takes"),
+    (["weights=gone.pth"], "weights=gone.pth: only extractor=inception, dinov2"),
     (["n=19"], "n=19: kid wants 20 or more, as kid_subset says"),
     (["n=1"], "n=1: wants a whole number from 2"),
     (["k=60"], "n=60: precision wants 61 or more, as each image has k=60 neighbours"),
