@@ -4,6 +4,7 @@ The network is timm's, and its weights those of Meta, in timm's or in Meta's own
 """
 
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles: what it can't read, it refuses
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"weights={path}: not a file of tensors alone; it may hold code") from None
     except Exception as error:  # a foreign file raises almost anything

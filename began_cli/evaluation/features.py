@@ -193,7 +193,9 @@ def _load_inception(weights: str | None, device: torch.device) -> Extractor:
     if not path.is_file():
         raise UserError(f"weights={weights}: no such file")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run its code
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles: what it can't read, it refuses
+            torch.load(path, map_location="cpu", weights_only=True)  # before torch-fidelity's
         network = FeatureExtractorInceptionV3(
             "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
         )

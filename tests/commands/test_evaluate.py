@@ -1,15 +1,21 @@
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_idx
+from conftest import TINY, settings, write_idx
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from began_cli.data import avatars
+from began_cli.data import avatars, sources
+from began_cli.evaluation import copying as copying_module
 from began_cli.evaluation import coverage, evaluator, features, references, scores
 from began_cli.evaluation.avatars_classifier import predict_attributes
+from began_cli.evaluation.evaluator import Evaluator
+from began_cli.evaluation.judges import Judges
 from began_cli.gan import latents
 from began_cli.generators.load import load
 from began_cli.generators.sampling import generate_all
@@ -182,6 +188,12 @@ BAD = [
     (["seed=-1"], "seed=-1: wants"),
     (["device=tpu"], "device=tpu: wants auto"),
     (["ckpt=gone"], "ckpt=gone: no such file"),
+    (["protocol=mine"], "protocol=mine: wants one of lucic, 50k, pacgan"),
+    (["protocol=pacgan"], "n=60: protocol=pacgan has n=26000; leave out one"),
+    (["cells=4"], "n=60: c_t wants 80 or more, 20 for each of cells=4"),
+    (["test_root=x"], "test_root=x: dataset=mnist has a test split of its own"),
+    (["reference=all"], "reference=all: wants one of auto, train, test"),
+    (["ckpt=[]"], "ckpt: which ones?"),
     (["sead=1"], "no setting 'sead' (did you mean seed?)"),
 ]
 
@@ -269,3 +281,189 @@ def test_avatars_are_scored_by_their_attributes(began, tmp_path, monkeypatch):
     assert record["attributes"]["background"]["samples"]["blue"] == pytest.approx(blue)
     assert sum(record["attributes"]["mouth"]["real"].values()) == pytest.approx(1)
     assert "background" in out
+
+
+# --- several checkpoints --------------------------------------------------------------------------
+
+
+def copy_runs(run, *names) -> None:
+    """Runs beside each other below sweep/, whose weights differ."""
+    for number, name in enumerate(names):
+        shutil.copytree(run, Path("sweep", name))
+        file = Path("sweep", name, "checkpoints", "step-00000004.pt")
+        state = torch.load(file, weights_only=True)
+        state["ema"] = {key: value * (1 + number / 8) for key, value in state["ema"].items()}
+        torch.save(state, file)
+
+
+def test_all_runs_of_a_folder_in_one_call_and_again(began, tiny_run, monkeypatch):
+    copy_runs(tiny_run, "a", "b/c")
+    extracted = []
+    extract = Judges.extract_real
+
+    def count(self, *line):
+        extracted.append(len(line[1].rows))
+        return extract(self, *line)
+
+    monkeypatch.setattr(Judges, "extract_real", count)
+    line = ("evaluate", "ckpt=sweep", *FEW, "scores=[fid,c_t]")
+    code, out, err = began(*line)
+    assert code == 0, err
+    assert extracted == [200, 120]  # all training images and 2n test images, once
+    assert out.index("60 images of sweep/a/") < out.index("60 images of sweep/b/c/")
+    assert "began compare sweep/a sweep/b/c" in out
+    values = [evaluations(Path("sweep", name))[0]["scores"] for name in ("a", "b/c")]
+    assert values[0]["fid"]["value"] != values[1]["fid"]["value"]
+    assert values[0]["fid"]["floor"] == values[1]["fid"]["floor"]
+    assert began("evaluate", "ckpt=sweep/b/c", "out=alone", *FEW, "scores=[fid,c_t]")[0] == 0
+    assert evaluations(Path("alone"))[0]["scores"] == values[1]
+
+    monkeypatch.setattr(Judges, "extract_real", None)  # a second time would call it
+    code, again, _ = began(*line)
+    assert code == 0
+    assert again.count("scored before") == 2
+    rows = [text for text in out.splitlines() if text.startswith(("fid[", "c_t["))]
+    assert len(rows) == 4
+    assert all(row in again for row in rows)
+
+    assert began("compare", "sweep")[0] == 0
+    table = Path("sweep/compare.csv").read_text()
+    assert str(values[1]["fid"]["value"])[:6] in table
+
+
+def test_an_interrupted_call_goes_on_where_it_was(began, tiny_run, monkeypatch):
+    copy_runs(tiny_run, "a", "b", "c")
+    scored = []
+    score = Evaluator.score
+
+    def interrupt(self, trained, advance):
+        scored.append(trained.path.parts[1])
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        return score(self, trained, advance)
+
+    monkeypatch.setattr(Evaluator, "score", interrupt)
+    line = ("evaluate", "ckpt=sweep", *FEW, "scores=[fid]")
+    assert began(*line)[0] == 130
+    assert began(*line)[0] == 0
+    assert scored == ["a", "b", "b", "c"]
+
+
+def test_checkpoints_of_one_run(began, tiny_run, tmp_path):
+    first = tiny_run / "checkpoints" / "step-00000004.pt"
+    second = first.with_name("step-00000002.pt")
+    state = torch.load(first, weights_only=True) | {"step": 2}
+    torch.save(state, second)
+    code, out, err = began("evaluate", f"ckpt=[{second},{first},{tiny_run}]", *FEW, "scores=fid")
+    assert code == 0, err
+    assert [record["step"] for record in evaluations(tiny_run)] == [2, 4]  # the third is the second
+    code, _, err = began("evaluate", f"ckpt=[{second},{first}]", *FEW, "seed=1", "out=o")
+    assert code == 2
+    assert "out=o: is for one checkpoint, and there are 2" in err
+
+    state["ema"] = {key: value * 2 for key, value in state["ema"].items()}
+    torch.save(state, second)  # another checkpoint of the same name is scored anew
+    before = evaluations(tiny_run)[0]["scores"]["fid"]["value"]
+    assert began("evaluate", f"ckpt={second}", *FEW, "scores=fid")[0] == 0
+    assert [record["step"] for record in evaluations(tiny_run)] == [4, 2]
+    assert evaluations(tiny_run)[1]["scores"]["fid"]["value"] != before
+
+
+def test_a_run_that_cannot_be_read(began, tiny_run):
+    copy_runs(tiny_run, "a", "b")
+    Path("sweep/a/checkpoints/step-00000004.pt").write_bytes(b"")
+    code, _, err = began("evaluate", "ckpt=sweep", *FEW, "scores=fid")
+    assert code == 0
+    assert err.startswith("warning: ckpt=sweep/a")
+    assert err.strip().endswith("; left out")
+    assert len(evaluations(Path("sweep/b"))) == 1
+    code, out, err = began("evaluate", "ckpt=[sweep/b,sweep/a]", *FEW, "scores=fid", "seed=1")
+    assert (code, out, err.count("\n")) == (2, "", 1)  # one that was named
+    shutil.rmtree("sweep/b")
+    code, _, err = began("evaluate", "ckpt=sweep", *FEW, "scores=fid")
+    assert code == 2
+    assert "ckpt=sweep: none of the runs in that folder can be read" in err
+
+
+# --- protocols ------------------------------------------------------------------------------------
+
+
+def pixels_of(source, rows):
+    return source.images[rows].flatten(1).double() / 255
+
+
+def test_protocols_set_the_number_the_reference_and_the_extractor(began, tiny_run, monkeypatch):
+    """With fewer images than the protocols want, and pixels in place of Inception."""
+    monkeypatch.setitem(checks.PROTOCOLS, "lucic", checks.Protocol(60, "test", "pixels"))
+    monkeypatch.setitem(checks.PROTOCOLS, "50k", checks.Protocol(70, "train", "pixels", whole=True))
+    trained = load(str(tiny_run), CPU)
+    train, test = (get(trained.settings.dataset) for get in (sources.load, sources.load_test))
+    fakes = generate_all(trained.network, latents.from_seeds(range(1_000_000, 1_000_070), 8))
+    fakes = fakes.flatten(1).double() / 255
+    rows = {n: torch.randperm(n, generator=torch.Generator().manual_seed(0)) for n in (200, 10_000)}
+
+    assert began("evaluate", f"ckpt={tiny_run}", "protocol=lucic", "scores=fid")[0] == 0
+    (record,) = evaluations(tiny_run)
+    assert (record["protocol"], record["n"], record["data"]["count"]) == ("lucic", 60, 10_000)
+    assert record["extractor"].startswith("pixels@")
+    made, unseen = record["scores"]["fid"], pixels_of(test, rows[10_000][:60])
+    assert made["value"] == pytest.approx(scores.fid(fakes[:60], unseen), rel=1e-4)
+    floor = scores.fid(pixels_of(train, rows[200][:60]), unseen)
+    assert made["floor"] == pytest.approx(floor, rel=1e-4)
+
+    code, out, _ = began("evaluate", f"ckpt={tiny_run}", "protocol=50k", "scores=fid")
+    assert code == 0
+    assert "protocol=50k: 70 images of" in out
+    assert "against 200 train images" in out
+    made = evaluations(tiny_run)[1]["scores"]["fid"]
+    assert made["value"] == pytest.approx(scores.fid(fakes, pixels_of(train, rows[200])), rel=1e-4)
+
+
+def test_protocols_that_do_not_fit(began, tiny_run):
+    before = files_of(tiny_run)
+    for protocol, why in (
+        ("pacgan", "protocol=pacgan: is for dataset=stacked_mnist, and this generator was trained"),
+        ("lucic", "extractor=inception: no weights in"),
+    ):
+        line = ("evaluate", f"ckpt={tiny_run}", f"protocol={protocol}")
+        code, _, err = began(*line)
+        assert code == 2
+        assert why in err
+    assert files_of(tiny_run) == before
+
+
+def test_a_folder_has_the_test_images_that_are_given(began, tmp_path):
+    for name, n, low in (("photos", 50, 0), ("unseen", 44, 100)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            pixels = np.random.default_rng(low + i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    train = ["train", "dataset=folder", "dataset.root=photos", "steps=1", "hydra.run.dir=r", *TINY]
+    assert began(*train)[0] == 0
+    few = ("n=25", "extractor=pixels", "cells=1")
+    code, out, _ = began("evaluate", "ckpt=r", *few, "scores=authpct")
+    assert code == 0
+    assert "authpct has no floor: dataset=folder has no test images; give some as test_root" in out
+    assert "unknown" in out
+    assert evaluations(tmp_path / "r")[0]["scores"]["authpct"]["floor"] is None
+    for line, why in (
+        ((), "scores=c_t: dataset=folder has no test images"),
+        (("test_root=photos",), "the test images are the training images"),
+        (("test_root=gone",), "test_root: dataset.root=gone"),
+    ):
+        code, _, err = began("evaluate", "ckpt=r", *few, "scores=[c_t]", *line)
+        assert code == 2
+        assert why in err
+    copying = ("scores=[authpct,c_t]", "test_root=unseen")
+    assert began("evaluate", "ckpt=r", *few, *copying)[0] == 0
+    (record,) = evaluations(tmp_path / "r")
+    assert record["test_data"]["count"] == 44
+    made = record["scores"]
+    assert (made["authpct"]["floor_n"], made["c_t"]["floor_n"]) == (25, 22)
+    data = settings("train", *train[1:3]).dataset
+    data.image_size, data.width = 16, 4
+    real, test = (sources.load(replace(data, root=root)) for root in ("photos", "unseen"))
+    rows = torch.randperm(44, generator=torch.Generator().manual_seed(0))[:25]
+    flat = [(x.images.flatten(1) / 255) for x in (real, test)]
+    expected = copying_module.Copying(flat[0], 1, 0).authpct(flat[1][rows])
+    assert made["authpct"]["floor"] == pytest.approx(expected)

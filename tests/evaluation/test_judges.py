@@ -5,7 +5,7 @@ from conftest import Grey, settings
 from began_cli.data import sources
 from began_cli.errors import UserError
 from began_cli.evaluation import features, references
-from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores
+from began_cli.evaluation.judges import MANY, SAMPLE, Judges, choose_scores, may_copy
 from began_cli.gan import latents
 from began_cli.settings.commands import SCORES
 
@@ -55,13 +55,33 @@ def test_scores_by_name_are_in_order_and_those_that_cannot_be_are_refused():
 
 def test_scores_of_stacked_mnist_leave_out_the_slow_ones_unless_asked_for():
     extractor = features.build("mnist-cnn", None, (3, 32, 32), True, CPU)
-    quick = ["fid", "kid", "modes", "ndb", "nearest"]
-    wanted, notes = choose_scores(["auto"], "stacked_mnist", extractor)
+    quick = ["fid", "kid", "vendi", "modes", "ndb", "nearest"]
+    wanted, notes = choose_scores(["auto"], "stacked_mnist", extractor, 128_000)
     assert wanted == quick
-    assert len(notes) == 5
+    assert len(notes) == 7
     assert any("scores=all computes it" in note for note in notes)
-    names, notes = choose_scores(["all"], "stacked_mnist", extractor)
+    names, notes = choose_scores(["all"], "stacked_mnist", extractor, 128_000)
     assert names == [name for name in SCORES if name != "is"]
     assert len(notes) == 1
-    more, _ = choose_scores(["auto", "recall"], "stacked_mnist", extractor)
+    more, _ = choose_scores(["auto", "recall"], "stacked_mnist", extractor, 128_000)
     assert sorted(more) == sorted([*quick, "recall"])
+
+
+def test_copies_are_looked_for_among_few_images_or_if_asked_for():
+    for asked, count, copies in (
+        (["auto"], MANY, True),
+        (["auto"], MANY + 1, False),
+        (["all"], MANY + 1, True),
+        (["c_t"], MANY + 1, True),
+        (["auto", "c_t"], MANY + 1, True),
+        (["fid"], 5, False),
+    ):
+        assert may_copy(asked, count) is copies
+        wanted, _ = choose_scores(asked, "mnist", PIXELS, count)
+        assert ("c_t" in wanted) is copies
+    lacking = {"c_t": "no test images"}
+    wanted, notes = choose_scores(["auto"], "mnist", PIXELS, 5, lacking)
+    assert "c_t" not in wanted
+    assert "c_t is left out: no test images" in notes
+    with pytest.raises(UserError, match="scores=c_t: no test images"):
+        choose_scores(["c_t"], "mnist", PIXELS, 5, lacking)

@@ -100,3 +100,12 @@ def test_default_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert files.cache_home() == tmp_path / "home" / ".cache" / "began"
+
+
+def test_a_plan_with_all_images():
+    order = references.plan(50, 10).rows
+    for more, compared in (({"extract_all": True}, 10), ({"compare_all": True}, 50)):
+        plan = references.plan(50, 10, **more)
+        assert sorted(plan.rows.tolist()) == list(range(50))
+        assert torch.equal(plan.rows[:20], order)  # the same images as without
+        assert (plan.reference, plan.floor_n) == (slice(0, compared), 10)

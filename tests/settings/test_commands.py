@@ -68,6 +68,28 @@ def test_one_run_or_score_is_a_list_of_one():
 
 
 @pytest.mark.parametrize(
+    ("protocol", "filled"),
+    [
+        ("lucic", (10_000, "test", "inception")),
+        ("50k", (50_000, "train", "inception")),
+        ("pacgan", (26_000, "train", "auto")),
+        ("null", (None, "train", "auto")),
+    ],
+)
+def test_protocols_fill_in_what_they_set(protocol, filled):
+    cfg = settings("evaluate", f"protocol={protocol}")
+    assert (cfg.n, cfg.reference, cfg.extractor) == filled
+    assert cfg.ckpt == [None]
+
+
+def test_a_protocol_is_not_overridden():
+    settings("evaluate", "protocol=lucic", "n=10000", "reference=test")
+    for line in ("n=10", "reference=train", "extractor=pixels"):
+        with pytest.raises(UserError, match=f"^{line}: protocol=lucic has .*; leave out one"):
+            settings("evaluate", "protocol=lucic", line)
+
+
+@pytest.mark.parametrize(
     ("command", "line", "message"),
     [
         ("compare", "runs=null", "^runs: which ones"),
@@ -77,6 +99,10 @@ def test_one_run_or_score_is_a_list_of_one():
         ("evaluate", "n=1", "^n=1: wants a whole number from 2 to 1000000"),
         ("evaluate", "n=1000001", "^n=1000001: wants"),
         ("evaluate", "seed=1000000", "^seed=1000000: wants 0 to 999999"),
+        ("evaluate", "ckpt=[]", "^ckpt: which ones"),
+        ("evaluate", "protocol=100k", "^protocol=100k: wants one of lucic, 50k, pacgan"),
+        ("evaluate", "reference=both", "^reference=both: wants one of auto, train, test"),
+        ("evaluate", "cells=0", "^cells=0: wants a whole number, 1 or more"),
     ],
 )
 def test_lists_and_numbers_that_are_refused(command, line, message):
