@@ -130,7 +130,9 @@ def read_scores(folder: Path, step: int) -> tuple[dict[Column, Score], list[str]
 
 
 def _column(name: str, entry: dict[str, Any], evaluation: dict[str, Any]) -> Column:
-    keys = {"kid": ["kid_subset"], "ndb": ["bins"]}.get(name, ["k"] if name in NEIGHBOURLY else [])
+    own = {"kid": ["kid_subset"], "ndb": ["bins"], "c_t": ["cells"]}
+    keys = own.get(name, ["k"] if name in NEIGHBOURLY else [])
+    keys = [*keys, "protocol"] if evaluation.get("protocol") else keys
     options = " ".join(f"{key}={evaluation.get(key)}" for key in keys)
     data = evaluation.get("data")
     sha256 = str(data.get("sha256", "")) if isinstance(data, dict) else ""

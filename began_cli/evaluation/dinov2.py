@@ -28,6 +28,9 @@ OFFSET = 0.1  # in patches: Meta's code adds it to the side when it resizes the 
 class Dinov2(nn.Module):
     """uint8 colour images (N, 3, H, W) to the class token after the last norm, (N, D)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

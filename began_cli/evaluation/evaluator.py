@@ -61,7 +61,9 @@ class Evaluator:
             try:
                 self.test = load_test_images(data, c.root, c.test_root, self.train)
             except UserError as error:
-                if c.reference == "test" or c.test_root is not None:
+                if c.reference == "test":
+                    raise UserError(f"reference=test: {error}") from None
+                if c.test_root is not None:
                     raise
                 lacking["c_t"] = str(error)
         self.wanted, self.notes = choose_scores(

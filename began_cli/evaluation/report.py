@@ -136,9 +136,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def find_scores(path: Path, step: int) -> dict[str, dict[str, Any]]:
-    """Return the scores of a step in an evaluation.json, by name, extractor, N and seed."""
+    """Return the scores of a step in an evaluation.json, by name, extractor, N, seed, protocol."""
     return {
-        f"{name}[{score['extractor']}] N={record['n']} seed={record['seed']}": score
+        f"{name}[{score['extractor']}] N={record['n']} seed={record['seed']}"
+        + (f" protocol={record['protocol']}" if record.get("protocol") else ""): score
         for record in read(path)
         if record.get("step") == step
         for name, score in record["scores"].items()

@@ -354,7 +354,7 @@ def test_checkpoints_of_one_run(began, tiny_run, tmp_path):
     second = first.with_name("step-00000002.pt")
     state = torch.load(first, weights_only=True) | {"step": 2}
     torch.save(state, second)
-    code, out, err = began("evaluate", f"ckpt=[{second},{first},{tiny_run}]", *FEW, "scores=fid")
+    code, _, err = began("evaluate", f"ckpt=[{second},{first},{tiny_run}]", *FEW, "scores=fid")
     assert code == 0, err
     assert [record["step"] for record in evaluations(tiny_run)] == [2, 4]  # the third is the second
     code, _, err = began("evaluate", f"ckpt=[{second},{first}]", *FEW, "seed=1", "out=o")

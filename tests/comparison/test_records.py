@@ -44,6 +44,18 @@ def test_a_score_is_read_with_all_that_it_depends_on(tmp_path):
     assert {score.floor for score in scores.values()} == {0.25}
 
 
+def test_a_protocol_has_columns_of_its_own(tmp_path):
+    plain = write_scores(tmp_path, fid=1.0, c_t=2.0) | {"cells": 3}
+    named = write_scores(tmp_path, fid=5.0) | {"protocol": "lucic"}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"evaluations": [plain, named]}))
+    scores, _ = records.read_scores(tmp_path, 4)
+    assert {(column.score, column.options): score.value for column, score in scores.items()} == {
+        ("fid", ""): 1.0,
+        ("c_t", "cells=3"): 2.0,
+        ("fid", "protocol=lucic"): 5.0,
+    }
+
+
 def test_the_lowest_seed_of_an_evaluation_counts(tmp_path):
     evaluations = [write_scores(tmp_path, fid=float(seed)) | {"seed": seed} for seed in (7, 3, 5)]
     (tmp_path / "evaluation.json").write_text(json.dumps({"evaluations": evaluations}))

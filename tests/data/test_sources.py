@@ -5,13 +5,17 @@ import pytest
 import torch
 from conftest import settings, write_idx
 
-from began_cli.data import sources
+from began_cli.data import avatars, sources
 from began_cli.errors import UserError
 from began_cli.settings.fields import GROUPS
 
 
 def load(*overrides: str) -> sources.Source:
     return sources.load(settings("train", *overrides).dataset)
+
+
+def load_test(*overrides: str) -> sources.Source:
+    return sources.load_test(settings("train", *overrides).dataset)
 
 
 def test_shipped_mnist_is_the_fallback_and_says_so():
@@ -88,6 +92,11 @@ def test_cifar10_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     source = load("dataset=cifar10", f"dataset.root={tmp_path}")
     assert (source.images[:5].numpy() == pixels).all()
+    other = {"data": 255 - pixels.reshape(5, -1), "labels": [0] * 5}
+    (folder / "test_batch").write_bytes(pickle.dumps(other))
+    assert (
+        load_test("dataset=cifar10", f"dataset.root={tmp_path}").images.numpy() == 255 - pixels
+    ).all()
     grey = load("dataset=cifar10", f"dataset.root={tmp_path}", "dataset.channels=1").images
     expected = np.round(pixels.transpose(0, 2, 3, 1) @ [0.299, 0.587, 0.114])
     assert np.abs(grey[:5, 0].numpy() - expected).max() <= 1
@@ -113,6 +122,49 @@ def test_stacked_mnist_of_the_shipped_digits_says_so():
     assert "10,000" in source.warning
     with pytest.raises(UserError, match="three digits"):
         load("dataset=stacked_mnist", "dataset.channels=1")
+
+
+# --- test splits ----------------------------------------------------------------------------------
+
+
+def test_the_test_split_is_beside_the_training_images(digits):
+    pixels = np.random.default_rng(2).integers(0, 256, (5, 28, 28))
+    for dataset in ("mnist", "fashion_mnist"):
+        write_idx(digits / "t10k-images-idx3-ubyte.gz", pixels)
+        source = load_test(f"dataset={dataset}", f"dataset.root={digits}")
+        assert (source.images[:, 0, 2:30, 2:30].numpy() == pixels).all()
+        assert source.origin == str(digits / "t10k-images-idx3-ubyte.gz")
+
+
+def test_the_test_split_of_mnist_is_shipped(digits):
+    test = load_test(f"dataset.root={digits}")
+    assert test.sha256 == load("dataset.root=nowhere").sha256
+
+
+def test_triples_of_test_digits(digits):
+    pixels = np.zeros((2, 28, 28))
+    pixels[1] = 255
+    write_idx(digits / "t10k-images-idx3-ubyte.gz", pixels)
+    line = ("dataset=stacked_mnist", f"dataset.root={digits}", "dataset.image_size=16")
+    source = load_test(*line)
+    assert source.images.shape == (52_000, 3, 16, 16)
+    centre = source.images[:, :, 8, 8].numpy()
+    assert set(np.unique(centre)) == {0, 255}
+    assert np.abs(centre.mean(0) / 255 - 0.5).max() < 0.02
+
+
+def test_the_test_avatars():
+    source = load_test("dataset=avatars", "dataset.image_size=16")
+    assert torch.equal(source.images, avatars.read("test", 16))
+
+
+def test_no_test_split(tmp_path):
+    for line, why in (
+        ("dataset=folder dataset.root=x", "dataset=folder has no test split"),
+        (f"dataset=fashion_mnist dataset.root={tmp_path}", "root: no t10k-images-idx3-ubyte.gz in"),
+    ):
+        with pytest.raises(UserError, match=why):
+            load_test(*line.split())
 
 
 def test_ring_is_evenly_spaced_gaussians():

@@ -64,9 +64,9 @@ def test_test_images_that_are_the_training_images(tmp_path):
     evaluator = Evaluator(settings("evaluate", *FEW, "scores=[authpct]"), data)
     assert evaluator.notes == ["authpct has no floor: the test images are the training images"]
     train = load_real_images(data, None)
-    with pytest.raises(UserError, match="^the test images are the training images"):
+    with pytest.raises(UserError, match=r"^the test images are the training images$"):
         load_test_images(data, None, None, train)
-    with pytest.raises(UserError, match="the test images are the training images"):
+    with pytest.raises(UserError, match=r"^reference=test: the test images are the training"):
         Evaluator(settings("evaluate", *FEW, "reference=test"), data)
 
 

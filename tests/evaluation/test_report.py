@@ -99,6 +99,8 @@ def test_scores_of_a_step(tmp_path):
     ((name, found),) = report.find_scores(path, 4).items()
     assert name == "fid[mine@01234567] N=60 seed=0"
     assert found["value"] == 2.0
+    report.add(path, record({"fid": score(5.0)}, protocol="lucic"))
+    assert list(report.find_scores(path, 4)) == [name, f"{name} protocol=lucic"]
 
 
 def test_numbers_that_json_does_not_have_are_null(tmp_path):
