@@ -33,10 +33,10 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "began": (
         ("loss_real", "loss_fake", "k_t", "diversity"),
         {
-            "healthy (began_relative)": ["loss=began"],
-            "collapse, k_t on 0 (loss=began)": ["loss=began"],
-            "collapse in balance (gamma=0.3)": ["loss=began", "loss.gamma=0.3"],
-            "k_t on 1 (gamma=8)": ["loss=began", "loss.gamma=8"],
+            "healthy (began)": ["loss=began"],
+            "collapse (began, gamma=0.5)": ["loss=began", "loss.gamma=0.5"],
+            "D never learns (began, lr_d=1e-7)": ["loss=began", "optimizer.lr_d=1e-7"],
+            "collapse (began_paper)": ["loss=began_paper"],
         },
     ),
     "ebgan": (
