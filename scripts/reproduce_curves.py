@@ -31,7 +31,7 @@ FAR = 20  # times the largest value of the first run, after its first quarter
 # For each page, the measures to draw and the runs: label -> settings.
 PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "began": (
-        ("loss_real", "loss_fake", "k_t", "diversity"),
+        ("loss_real", "loss_fake", "k_t", "convergence", "diversity"),
         {
             "healthy (began)": ["loss=began"],
             "collapse (began, gamma=0.5)": ["loss=began", "loss.gamma=0.5"],
