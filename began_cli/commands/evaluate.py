@@ -46,7 +46,7 @@ def main(cfg: EvaluateConfig) -> None:
     todo = [job for job in jobs if done[id(job)] is None]
     console = report.open_console()
     with open_progress(console, hidden=not todo) as progress:
-        bar = progress.add_task("samples", total=sum(job.evaluator.n for job in todo))
+        bar = progress.add_task("samples", total=sum(job.evaluator.count_samples() for job in todo))
         prepared: list[Evaluator] = []
         for number, job in enumerate(jobs, 1):
             record = done[id(job)]

@@ -57,7 +57,8 @@ class Evaluator:
         self.judges = Judges(data, c.extractor, c.weights, c.device, c.cache, c.batch_size, c.seed)
         self.train = load_real_images(data, c.root)
         self.test, lacking = None, {}
-        if c.reference == "test" or may_copy(c.scores, len(self.train.images)):
+        asked = c.reference == "test" or c.test_root is not None
+        if asked or may_copy(c.scores, len(self.train.images)):
             try:
                 self.test = load_test_images(data, c.root, c.test_root, self.train)
             except UserError as error:
@@ -123,8 +124,12 @@ class Evaluator:
             names.insert(names.index("modes") + 1, "modes_kl")
         return names
 
+    def count_samples(self) -> int:
+        """Return how many images pass through the judges in `score`, all judges together."""
+        return len(self.judges.all) * self.n
+
     def count_real(self) -> int:
-        """Return how many images pass through the judges in `prepare`, all judges together."""
+        """Return the same of `prepare`."""
         tests = len(self.test_plan.rows) if self._needs_test else 0
         return len(self.judges.all) * (len(self.plan.rows) + tests)
 
@@ -217,8 +222,9 @@ class Evaluator:
 
 def load_real_images(data: DatasetConfig, root: str | None) -> Source:
     """Load the data set of the training, from the folder `root` if that is given."""
+    data = _place(data, root)
     try:
-        return sources.load(_place(data, root))
+        return sources.load(data)
     except UserError as error:
         raise UserError(f"root: no real images to score against: {error}") from None
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import TINY, settings
+from conftest import TINY, Grey, settings
 
 from began_cli.data import sources
 from began_cli.errors import UserError
@@ -30,6 +30,9 @@ def test_the_floors_are_scores_of_real_images(data):
     advanced = []
     evaluator.prepare(advanced.append)
     assert sum(advanced) == evaluator.count_real()
+    advanced.clear()
+    evaluator.judges.extract_generated(Grey(), 60, 8, advanced.append)
+    assert sum(advanced) == evaluator.count_samples() == 2 * 60
     train, test = flat(sources.load(data)), flat(sources.load_test(data))
     order, test_rows = references.plan(200, 60, True).rows, references.plan(10_000, 60).rows
     train, test = train[order], test[test_rows]
@@ -72,5 +75,5 @@ def test_test_images_that_are_the_training_images(tmp_path):
 
 def test_data_that_is_made_has_no_root():
     data = settings("train", "dataset=avatars").dataset
-    with pytest.raises(UserError, match="root=x: dataset=avatars is made"):
+    with pytest.raises(UserError, match=r"^root=x: dataset=avatars is made"):
         load_real_images(data, "x")
