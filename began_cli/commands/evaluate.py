@@ -3,11 +3,12 @@
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from began_cli import images
 from began_cli.device import pick_device
@@ -128,7 +129,7 @@ def open_progress(console: Console, hidden: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -162,13 +163,16 @@ def score(cfg: EvaluateConfig, job: Job, advance: Advance) -> dict[str, Any]:
 
 def show(console: Console, job: Job, record: dict[str, Any], again: bool) -> None:
     """Print the scores in an entry of evaluation.json. `again`: it was there before."""
+    # Not `say`: it would write over the bar.
+    print_line = partial(console.print, markup=False, soft_wrap=True)
     for note in record["notes"]:
-        say(f"note: {note}")
+        print_line(f"note: {note}")
     protocol = f"protocol={record['protocol']}: " if record["protocol"] else ""
-    evaluator, before = job.evaluator, ", scored before" if again else ""
-    say(
+    evaluator = job.evaluator
+    against = "training" if evaluator.reference == "train" else "test"
+    print_line(
         f"{protocol}{evaluator.n:,} images of {job.path} against {evaluator.compared_n:,} "
-        f"{evaluator.reference} images{before}"
+        f"{against} images{', scored before' if again else ''}"
     )
     made = {name: report.read_score(record["scores"][name]) for name in evaluator.names}
     report.print_table(console, made, record["n"], record["seed"])
@@ -178,7 +182,7 @@ def show(console: Console, job: Job, record: dict[str, Any], again: bool) -> Non
         shares = {name: Shares(**each) for name, each in record["attributes"].items()}
         report.print_attributes(console, shares)
     files = [job.out / "evaluation.json"] + ([nearest_sheet(job)] if "nearest" in made else [])
-    say(f"  {', '.join(map(str, files))}")
+    print_line(f"  {', '.join(map(str, files))}")
 
 
 def nearest_sheet(job: Job) -> Path:

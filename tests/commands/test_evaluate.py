@@ -414,7 +414,7 @@ def test_protocols_set_the_number_the_reference_and_the_extractor(began, tiny_ru
     code, out, _ = began("evaluate", f"ckpt={tiny_run}", "protocol=50k", "scores=fid")
     assert code == 0
     assert "protocol=50k: 70 images of" in out
-    assert "against 200 train images" in out
+    assert "against 200 training images" in out
     made = evaluations(tiny_run)[1]["scores"]["fid"]
     assert made["value"] == pytest.approx(scores.fid(fakes, pixels_of(train, rows[200])), rel=1e-4)
 
