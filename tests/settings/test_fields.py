@@ -25,6 +25,7 @@ def test_the_settings_that_are_paths():
     train = {"dataset.cache", "dataset.root", "out", "resume"}
     train |= {"evaluation.weights", "evaluation.extractor"}
     others = {"cache", "ckpt", "extractor", "images", "latents", "out", "root", "runs", "weights"}
+    others |= {"test_root"}
     assert train | others == PATHS
 
 
