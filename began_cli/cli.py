@@ -6,6 +6,7 @@ Neither torch nor Hydra is imported before it is needed: help and completion ans
 import io
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -95,6 +96,8 @@ def _run(command: str, line: list[str]) -> None:
     parser.error = lambda message: _fail(who, message)
     args = parser.parse_intermixed_args(line)
     words = _name_runs(args.overrides) if command == "compare" else args.overrides
+    if command == "train":
+        _refuse_null(words)
     overrides = [_prepare(word, args.multirun) for word in words]
     if command == "train" and (processes := os.environ.get("WORLD_SIZE")):
         overrides = _share_among(int(processes), overrides, args.multirun)
@@ -107,7 +110,10 @@ def _run(command: str, line: list[str]) -> None:
 
     register_schemas()
     existing = _existing_folders(overrides)
-    failures_file = _failures_file(overrides) if args.multirun else None
+    folder = _sweep_folder(overrides) if args.multirun else None
+    failures_file = folder / ".failures" if folder else None  # where every job can reach it
+    if failures_file:
+        failures_file.unlink(missing_ok=True)
     task = Task(command, flags, args.multirun, existing, failures_file, CONF)
     try:
         if args.multirun:
@@ -120,6 +126,8 @@ def _run(command: str, line: list[str]) -> None:
             _fail(who, f"cannot write to {error.filename}: {error.strerror}")
         resumes = any(word.startswith("resume=") for word in overrides)
         _fail(who, describe(error, CONF, resumes))
+    if folder and (found := folder / "optimization_results.yaml").exists():
+        _print_best(found, overrides)
     failures = task.failures()
     if failures and args.multirun:
         _fail(who, f"{len(failures)} of the sweep's runs failed: {'; '.join(failures)}", code=1)
@@ -127,15 +135,33 @@ def _run(command: str, line: list[str]) -> None:
         _fail(who, failures[0])
 
 
-def _failures_file(overrides: list[str]) -> Path | None:
-    """Return the file of a sweep's failures, in its folder, where every job can reach it."""
+def _sweep_folder(overrides: list[str]) -> Path | None:
+    """Return the folder of a sweep, None if only Hydra can tell."""
     for word in overrides:
         key, _, value = word.partition("=")
         if key == "hydra.sweep.dir" and "$" not in value:
-            path = Path(value.strip("'")).absolute() / ".failures"
-            path.unlink(missing_ok=True)
-            return path
+            return Path(value.strip("'")).absolute()
     return None
+
+
+def _print_best(found: Path, overrides: list[str]) -> None:
+    """Print the best settings of a search, and the line that trains with them.
+
+    `found` is the file in which Hydra's Optuna sweeper leaves them.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from began_cli.settings.parse import read_yaml
+
+    result = read_yaml(found)
+    fixed = [
+        override.input_line
+        for override in OverridesParser.create().parse_overrides(overrides)
+        if not (override.is_sweep_override() or override.is_hydra_override())
+    ]
+    best = [f"{key}={value}" for key, value in result["best_params"].items()]
+    print(f"best score: {result['best_value']:.4g}, with {' '.join(best)}; to train with them:")
+    print("  " + shlex.join(["began", "train", *map(str, fixed), *best]))
 
 
 def _share_among(processes: int, overrides: list[str], multirun: bool) -> list[str]:
@@ -254,6 +280,16 @@ def _name_runs(words: list[str]) -> list[str]:
     if runs and any(word.startswith("runs=") for word in rest):
         _fail("began compare", f"runs: given twice, also as {runs[0]}; put all into one list")
     return [*rest, f"runs=[{','.join(map(quote, runs))}]"] if runs else words
+
+
+def _refuse_null(words: list[str]) -> None:
+    """Refuse `group=null`: Hydra's message doesn't name the group."""
+    groups = {path.name: path for path in CONF.iterdir() if path.is_dir()}
+    for group, _, value in (word.partition("=") for word in words):
+        if group in groups and "null" in value.split(","):
+            options = ", ".join(sorted(path.stem for path in groups[group].glob("*.yaml")))
+            none = "; for none, leave it out" if group == "recipe" else ""
+            _fail("began train", f"{group}={value}: wants one of {options}{none}")
 
 
 def _is_whole(number: str) -> bool:

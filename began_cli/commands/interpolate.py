@@ -12,7 +12,7 @@ from began_cli.data import pictures
 from began_cli.data.pictures import Pictures
 from began_cli.device import pick_device
 from began_cli.errors import UserError, reason
-from began_cli.files import output_folder, writing
+from began_cli.files import ending_of, output_file, writing
 from began_cli.gan import inversion, latents
 from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import Trained, load
@@ -47,15 +47,15 @@ def main(cfg: InterpolateConfig) -> None:
         reals = reals[torch.tensor(pair_ends(cfg.path, len(reals)))]
 
     path = trained.path
-    out = output_folder(cfg.out or run_of(path) / f"interpolated-{path.stem}")
     name = cfg.mode if cfg.path == "between" else cfg.path
-    file = out / f"{name}.{cfg.format}"
-    with writing(out):
+    file = output_file(cfg.out, run_of(path) / f"interpolated-{path.stem}", f"{name}.{cfg.format}")
+    with writing(file):
         if ends.report is not None or cfg.format == "npz":
             arrays = {"latents": ends.latents.numpy(), "path": walk.transpose(0, 1).numpy()}
-            np.savez_compressed(out / f"{name}.npz", **arrays, **(ends.report or {}))
+            np.savez_compressed(file.with_suffix(".npz"), **arrays, **(ends.report or {}))
         if cfg.format != "npz":
-            draw(cfg, generate_all(trained.network, walk.flatten(0, 1)), reals, file)
+            made = generate_all(trained.network, walk.flatten(0, 1)).unflatten(0, (cfg.steps, -1))
+            draw(cfg, made, reals, file)
     say(f"{walk.shape[1]} paths of {cfg.steps} images of {path}: {file}")
 
 
@@ -213,11 +213,13 @@ def find_strongest(network: nn.Module, z: Tensor, n: int) -> list[int]:
 # --- the pictures ---------------------------------------------------------------------------------
 
 
-def draw(cfg: InterpolateConfig, made: Tensor, reals: Tensor | None, file: Path) -> None:
-    """Write the images of all paths (steps x rows, C, H, W) in the format of the file's name."""
-    frames = made.unflatten(0, (cfg.steps, -1))
+def draw(cfg: InterpolateConfig, frames: Tensor, reals: Tensor | None, file: Path) -> None:
+    """Write the images of all paths (steps, rows, C, H, W) in the format of the file's name.
+
+    PNG in a folder has a strip for each path too.
+    """
     if cfg.format == "png":
-        for row in range(frames.shape[1]):
+        for row in range(0 if ending_of(cfg.out) else frames.shape[1]):
             strip = draw_sheet(frames[:, row, None], None if reals is None else reals[row, None])
             images.save_png(strip, file.with_name(f"{file.stem}-row-{row:02d}.png"))
         images.save_png(draw_sheet(frames, reals), file)

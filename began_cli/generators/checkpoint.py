@@ -121,9 +121,16 @@ def save_best(run: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def keep_newest(run: Path, n: int) -> None:
-    """Delete all but the n newest checkpoints of a run folder."""
-    for path in find_all(run)[:-n]:
+    """Delete all but the n newest checkpoints of a run folder.
+
+    Also delete those set aside whose step the run has reached again.
+    """
+    kept = find_all(run)
+    for path in kept[:-n]:
         path.unlink()
+    for path in (run / "checkpoints").glob("*step-*.superseded"):
+        if step_of(path) <= step_of(kept[-1]):
+            path.unlink()
 
 
 def remove_leftovers(run: Path) -> None:

@@ -27,6 +27,7 @@ from began_cli.files import replacing
 from began_cli.gan.measures import Measures
 
 STATES = ("k_t", "log_z")  # logged as they are now, not as means
+PATIENCE = 5.0  # seconds without a line, if redirected, until the first that only tells the step
 ON_TERMINAL = ("loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "convergence", "diversity")
 
 
@@ -62,6 +63,7 @@ class Monitor:
         self._speed = math.nan
         self.step = self._first_step = 0
         self._values = ""  # the last log's, for the terminal
+        self._patience = PATIENCE
         self._log = (run / "train.log").open("a", encoding="utf-8")
         self._open()
         if not resumed_at:
@@ -129,6 +131,10 @@ class Monitor:
             self._sums = [value.clone() for value in values]
         self._count += 1
         self._last, self.step = measures, step
+        waited = time.perf_counter() - self._clock
+        if waited > self._patience and not self.console.is_terminal:
+            self.console.print(f"step {step:,}/{self.steps:,}  eta {self._eta(step)}", soft_wrap=True)
+            self._patience = 4 * waited  # the next lines ever later: a log comes in between
 
     def means(self, images: int, **more: float) -> dict[str, float]:
         """Return the means since the last log, `more`, and the images per second.
