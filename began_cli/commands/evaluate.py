@@ -19,7 +19,6 @@ from began_cli.evaluation.judges import SAMPLE, Judges, choose_scores
 from began_cli.evaluation.references import Plan
 from began_cli.evaluation.scores import Options
 from began_cli.files import output_folder, writing
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import load
 from began_cli.settings.commands import EvaluateConfig
 from began_cli.settings.train import DatasetConfig, FileDatasetConfig
@@ -34,7 +33,8 @@ def main(cfg: EvaluateConfig) -> None:
     All settings are checked before anything is written.
     """
     trained = load(cfg.ckpt, pick_device(cfg.device))
-    path, state, data = trained.path, trained.checkpoint("ckpt"), trained.settings.dataset
+    path, step, data = trained.path, trained.card["step"], trained.settings.dataset
+    trained_on = (trained.state or trained.card)["data"]
     n = cfg.n or sources.judge(data.name).samples
     source = load_real_images(data, cfg.root)
     judges = Judges(
@@ -44,7 +44,7 @@ def main(cfg: EvaluateConfig) -> None:
     plan = references.plan(len(source.images), n)
     options = Options(k=cfg.k, kid_subset=cfg.kid_subset, bins=cfg.bins, seed=cfg.seed)
     check_enough(n, len(source.images), plan, options, wanted)
-    out = output_folder(cfg.out or run_of(path))
+    out = output_folder(cfg.out or trained.folder)
     report.read(out / "evaluation.json")  # fails now, not after the work, if it is damaged
 
     console = report.open_console()
@@ -52,7 +52,7 @@ def main(cfg: EvaluateConfig) -> None:
         real, warnings = judges.extract_real(source, plan)
     with console.status("generating images"):
         sample, fake = judges.extract_generated(trained.network, n, trained.card["latents"]["dim"])
-    notes += warnings + find_caveats(judges, source, state["data"], n, real[0])
+    notes += warnings + find_caveats(judges, source, trained_on, n, real[0])
     classes, attributes, near = {}, {}, None
     with console.status("computing the scores"):
         label = judges.extractor.label
@@ -66,7 +66,7 @@ def main(cfg: EvaluateConfig) -> None:
             near, made["nearest"] = floors.score_nearest(sample, source.images, rows)
 
     record = report.make_record(
-        path.name, state["step"], judges.extractor, n, options, source.card(), made, notes
+        path.name, step, judges.extractor, n, options, source.card(), made, notes
     )
     record |= {**classes, "time": time.strftime("%Y-%m-%dT%H:%M:%S")}
     if attributes:
@@ -75,7 +75,7 @@ def main(cfg: EvaluateConfig) -> None:
     files = [out / "evaluation.json"]
     with writing(out):
         report.add(files[0], record)
-        report.write_scalars(out, made, state["step"])
+        report.write_scalars(out, made, step)
         if near is not None:
             files.append(out / f"nearest-{path.stem}.png")
             images.save_png(draw_nearest(sample, source.images, near), files[-1])
@@ -120,7 +120,7 @@ def find_caveats(
     if source.sha256 != trained_on.get("sha256"):
         caveats.append(
             f"scored against {count:,} images of {source.origin}, and trained on "
-            f"{trained_on.get('count'):,} of {trained_on.get('origin')}"
+            f"{trained_on.get('count'):,} of {trained_on.get('origin', 'others')}"
         )
     if count < 2 * n:
         caveats.append(f"{count:,} real images: the floor is half of them against the other half")

@@ -5,7 +5,6 @@ import torch
 from began_cli.evaluation import report
 from began_cli.files import output_file, writing
 from began_cli.generators import portable
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import TrainedGenerator, load
 from began_cli.settings.commands import EXPORTS, ExportConfig
 from began_cli.terminal import say
@@ -14,8 +13,9 @@ from began_cli.terminal import say
 def main(cfg: ExportConfig) -> None:
     """Write the averaged generator as `cfg.format`, and its card beside it."""
     trained = load(cfg.ckpt, torch.device("cpu"))
-    path, step, run = trained.path, trained.card["step"], run_of(trained.path)
-    if scores := report.find_scores(run / "evaluation.json", step):
+    path, step, run = trained.path, trained.card["step"], trained.folder
+    scores = report.find_scores(run / "evaluation.json", step) if trained.state else None
+    if scores:
         trained.card["scores"] = scores
     ending = next(ending for ending, format in EXPORTS.items() if format == cfg.format)
     out = output_file(cfg.out, run, f"generator-{path.stem}{ending}")

@@ -14,7 +14,6 @@ from began_cli.device import pick_device
 from began_cli.errors import UserError, reason
 from began_cli.files import ending_of, output_file, writing
 from began_cli.gan import inversion, latents
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import Trained, load
 from began_cli.generators.sampling import generate_all
 from began_cli.settings.commands import InterpolateConfig
@@ -48,7 +47,7 @@ def main(cfg: InterpolateConfig) -> None:
 
     path = trained.path
     name = cfg.mode if cfg.path == "between" else cfg.path
-    file = output_file(cfg.out, run_of(path) / f"interpolated-{path.stem}", f"{name}.{cfg.format}")
+    file = output_file(cfg.out, trained.folder / f"interpolated-{path.stem}", f"{name}.{cfg.format}")
     with writing(file):
         if ends.report is not None or cfg.format == "npz":
             arrays = {"latents": ends.latents.numpy(), "path": walk.transpose(0, 1).numpy()}

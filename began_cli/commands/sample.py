@@ -14,7 +14,6 @@ from began_cli.device import pick_device
 from began_cli.evaluation.energies import draw_energies, measure_energies, wasserstein
 from began_cli.files import output_file, output_folder, writing
 from began_cli.gan import latents
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import Trained, load
 from began_cli.generators.sampling import CHUNK, generate, generate_all
 from began_cli.settings.commands import SampleConfig
@@ -34,7 +33,7 @@ def write_samples(cfg: SampleConfig, trained: Trained) -> None:
     """Write the images of `cfg.seeds` as PNG files, one sheet, or an array."""
     path, network = trained.path, trained.network
     ending = ".npz" if cfg.format == "npz" else ".png"
-    folder = run_of(path) / f"sampled-{path.stem}"
+    folder = trained.folder / f"sampled-{path.stem}"
     file = written = output_file(cfg.out, folder, name_seeds(cfg.seeds) + ending)
     z = latents.from_seeds(cfg.seeds, trained.settings.model.latent_dim)
     with writing(file):
@@ -79,7 +78,7 @@ def write_reconstructions(cfg: SampleConfig, trained: Trained) -> None:
     shown = reals.images[:CHUNK]
     remade = critic(images.to_float(shown.to(trained.device))).images
 
-    out = output_folder(cfg.out or run_of(path) / f"reconstructed-{path.stem}")
+    out = output_folder(cfg.out or trained.folder / f"reconstructed-{path.stem}")
     with writing(out):
         pairs = torch.stack([shown, images.to_uint8(remade).cpu()], dim=1).flatten(0, 1)
         sheet = images.grid(pairs, 2 * images.columns_for(len(pairs) // 2))

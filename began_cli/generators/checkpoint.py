@@ -78,6 +78,7 @@ def find_candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
         if not newest:
             raise UserError(
                 f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…"
+                " (ckpt=pretrained lists what comes with began)"
             )
         return find_all(newest[0])[::-1]
     path = Path(ckpt).expanduser()
