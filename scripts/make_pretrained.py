@@ -2,9 +2,10 @@
 
     python scripts/make_pretrained.py NAME=RUN … [--out FOLDER]
 
-RUN is a run folder whose newest checkpoint `began evaluate` has scored. Each file holds the averaged
-generator in half precision, unless that raises the FID by more than 1 %, and a card: the settings,
-the scores of the file itself as `began evaluate` computes them again, and the licence of the data.
+RUN is a run folder whose newest checkpoint `began evaluate` has scored. Each file holds the
+averaged generator in half precision, unless that raises the FID by more than 1 %, and a card: the
+settings, the scores of the file itself as `began evaluate` computes them again, and the licence of
+the data.
 """
 
 import tempfile

@@ -26,7 +26,7 @@ LEVELS = (
     {"gan", "data"},
     {"generators"},
     {"evaluation"},
-    {"training", "comparison"},
+    {"training", "comparison", "explore"},
     {"commands"},
     {"error_text"},
     {"run_command"},

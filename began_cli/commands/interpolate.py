@@ -15,7 +15,7 @@ from began_cli.errors import UserError, reason
 from began_cli.files import ending_of, output_file, writing
 from began_cli.gan import inversion, latents
 from began_cli.generators.load import Trained, load
-from began_cli.generators.sampling import generate_all
+from began_cli.generators.sampling import find_strongest, generate_all
 from began_cli.settings.commands import InterpolateConfig
 from began_cli.terminal import say
 
@@ -47,7 +47,8 @@ def main(cfg: InterpolateConfig) -> None:
 
     path = trained.path
     name = cfg.mode if cfg.path == "between" else cfg.path
-    file = output_file(cfg.out, trained.folder / f"interpolated-{path.stem}", f"{name}.{cfg.format}")
+    folder = trained.folder / f"interpolated-{path.stem}"
+    file = output_file(cfg.out, folder, f"{name}.{cfg.format}")
     with writing(file):
         if ends.report is not None or cfg.format == "npz":
             arrays = {"latents": ends.latents.numpy(), "path": walk.transpose(0, 1).numpy()}
@@ -151,7 +152,7 @@ def search(cfg: InterpolateConfig, trained: Trained, named: Pictures) -> Ends:
     errors = torch.cat([result.errors for result in results], dim=1).cpu()
     baseline = inversion.baseline(network, targets, dim, cfg.error).cpu()
     for name, error, least in zip(names, errors.unbind(1), baseline.tolist(), strict=True):
-        say(f"{name}: {cfg.error} {compare_errors(error, least)}")
+        say(f"{name}: {cfg.error} {inversion.describe(error, least)}")
     report = {"names": np.array(names), "errors": errors.numpy(), "baseline": baseline.numpy()}
     return Ends(torch.cat([result.latents for result in results]).cpu(), reals, report)
 
@@ -169,18 +170,6 @@ def encode(trained: Trained, targets: Tensor) -> Tensor:
         return critic(targets).code
 
 
-def compare_errors(errors: Tensor, baseline: float) -> str:
-    """Describe the errors (starts,) of an image's search beside that of the best random sample."""
-    best, worst = errors.min().item(), errors.max().item()
-    text = (
-        f"error {best:.4f}, {best / max(baseline, 1e-12):.0%} of the best of "
-        f"{inversion.BASELINE:,} samples ({baseline:.4f})"
-    )
-    if len(errors) > 1:
-        text += f"; over {len(errors)} starts {best:.4f} to {worst:.4f}"
-    return text
-
-
 # --- the paths ------------------------------------------------------------------------------------
 
 
@@ -196,17 +185,6 @@ def lay_path(cfg: InterpolateConfig, z: Tensor, network: nn.Module, ease: bool) 
     between = latents.slerp if cfg.mode == "slerp" else latents.lerp
     a, b = z[torch.tensor(pair_ends(cfg.path, len(z)))].unbind(1)
     return between(a, b, cfg.steps, ease)
-
-
-def find_strongest(network: nn.Module, z: Tensor, n: int) -> list[int]:
-    """Return the n axes of the latent z that change its image most, the strongest first.
-
-    An axis is moved from -1 to 1; the change is the mean over all pixels.
-    """
-    walk = latents.traverse(z, range(len(z)), 2)
-    low, high = generate_all(network, walk.flatten(0, 1)).float().chunk(2)
-    change = (high - low).abs().flatten(1).mean(1)
-    return change.argsort(descending=True, stable=True)[:n].tolist()
 
 
 # --- the pictures ---------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ def describe_pretrained() -> str:
     for name, path in list_pretrained().items():
         card, _ = _read_exported(path)
         settings, data = card["settings"], card["data"]
+        made_by = f"loss={settings['loss']['name']} model={settings['model']['name']}"
         size, colour = card["images"]["size"], ("grey", "in colour")[card["images"]["channels"] > 1]
         scores = (
             f"{label.partition(' ')[0]} {score['value']:.3g} (real images {score['floor']:.2g})"
@@ -134,8 +135,8 @@ def describe_pretrained() -> str:
         )
         lines += [
             f"pretrained/{name}",
-            f"  {settings['dataset']['name']}, {size}x{size} {colour}; loss={settings['loss']['name']} "
-            f"model={settings['model']['name']}, {card['step']:,} steps; {', '.join(scores)}",
+            f"  {settings['dataset']['name']}, {size}x{size} {colour}; {made_by}, "
+            f"{card['step']:,} steps; {', '.join(scores)}",
             f"  {path.stat().st_size / 1e6:.1f} MB; data: {data['licence']}",
         ]
     return "\n".join(lines) or "none in this copy of began"

@@ -33,9 +33,7 @@ def choose_format(out: str | None, format: str | None, formats: dict[str, str]) 
         return format or next(iter(formats.values()))
     wants = f"a file whose name ends in {known}, or a folder, a name without an ending"
     require(ending in formats, "out", out, wants)
-    require(
-        format in (None, formats[ending]), "format", format, f"{formats[ending]} for out={out}"
-    )
+    require(format in (None, formats[ending]), "format", format, f"{formats[ending]} for out={out}")
     return formats[ending]
 
 
@@ -55,7 +53,8 @@ class SampleConfig:
         if (self.mode == "reconstruct") != (self.images is not None):
             raise UserError(f"mode={self.mode}: images=… and mode=reconstruct belong together")
         if self.mode == "reconstruct":
-            require(self.format in (None, "grid"), "format", self.format, "grid for reconstructions")
+            fits = self.format in (None, "grid")
+            require(fits, "format", self.format, "grid for reconstructions")
             folder = "a folder: mode=reconstruct writes several files"
             require(not ending_of(self.out), "out", self.out, folder)
         if self.format == "png" and ending_of(self.out):
@@ -153,6 +152,16 @@ class ExportConfig:
     def normalise(self) -> None:
         """Choose the format."""
         self.format = choose_format(self.out, self.format, EXPORTS)
+
+
+@command("explore")
+class ExploreConfig:
+    ckpt: str | None = setting(path=True)
+    beside: str | None = setting(path=True)
+    host: str = setting(Rule(bool, "an address, such as 127.0.0.1"))
+    port: int | None = setting(Rule(lambda port: 1 <= port <= 65535, "1 to 65535"))
+    browser: bool = setting()
+    device: str = setting(checks.device())
 
 
 @command("evaluate")

@@ -133,7 +133,8 @@ class Monitor:
         self._last, self.step = measures, step
         waited = time.perf_counter() - self._clock
         if waited > self._patience and not self.console.is_terminal:
-            self.console.print(f"step {step:,}/{self.steps:,}  eta {self._eta(step)}", soft_wrap=True)
+            text = f"step {step:,}/{self.steps:,}  eta {self._eta(step)}"
+            self.console.print(text, markup=False, soft_wrap=True)
             self._patience = 4 * waited  # the next lines ever later: a log comes in between
 
     def means(self, images: int, **more: float) -> dict[str, float]:

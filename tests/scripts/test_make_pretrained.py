@@ -1,4 +1,4 @@
-"""Pretrained generators: made from a scored run, taken by every command, and what comes with began."""
+"""Pretrained generators: made from a scored run, taken by every command, and those of began."""
 
 import json
 from pathlib import Path
@@ -43,8 +43,9 @@ def test_a_file_in_half_precision_with_its_card(pretrained, tiny_run):
     # its scores are its own: of the file, not of the run in full precision
     entry = json.loads((tiny_run / "evaluation.json").read_text())["evaluations"][0]
     label = f"fid[{entry['extractor']}] N=60 seed=0"
-    assert card["scores"][label]["value"] == pytest.approx(entry["scores"]["fid"]["value"], rel=0.01)
-    assert card["scores"][label]["floor"] == entry["scores"]["fid"]["floor"]
+    made, before = card["scores"][label], entry["scores"]["fid"]
+    assert made["value"] == pytest.approx(before["value"], rel=0.01)
+    assert made["floor"] == before["floor"]
 
 
 def test_full_precision_where_half_costs_too_much(began, tiny_run, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ BAD = {
     "sample mode=reconstruct": "images=… and mode=reconstruct belong together",
     "sample images=a.png": "images=… and mode=reconstruct belong together",
     "sample mode=reconstruct images=a format=npz": "format=npz: wants grid for reconstructions",
-    "sample mode=reconstruct images=a out=b.png": "out=b.png: wants a folder: mode=reconstruct writes",
+    "sample mode=reconstruct images=a out=b.png": "wants a folder: mode=reconstruct writes",
     "sample out=a.jpg": "out=a.jpg: wants a file whose name ends in .png or .npz, or a folder",
     "sample out=a.png format=npz": "format=npz: wants grid for out=a.png",
     "sample out=a.png format=png": "out=a.png: is one file, and format=png writes one per image",
