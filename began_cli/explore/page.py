@@ -207,25 +207,33 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
             "inputs": [*pair, seed, rank],
             "outputs": [turned, moved, *sliders],
         }
-        page.load(lambda: list_all(ckpt, beside), None, pair, **slow)
+        # Events of the user alone: a dropdown's `change` follows on its own update without end.
+        opened = page.load(lambda: list_all(ckpt, beside), None, pair, **slow)
+        for chosen in (opened, first.input(lambda: None, None, found, **quick), second.input(None)):
+            chosen.then(**show_grid, **quick)
+            chosen.then(**show_walk, **quick)
+            chosen.then(**show_axes, **quick)
         refresh.click(list_all, pair, pair, **slow)
-        gr.on([first.change, second.change, start.change, count.change], **show_grid, **quick)
-        gr.on([first.change, second.change, mode.change], **show_walk, **quick)
-        gr.on([first.change, second.change, seed.change, rank.change], **show_axes, **quick)
+        gr.on([start.input, count.input], **show_grid, **quick)
         for typed in (ends.submit, ends.blur):
             typed(**show_grid, **quick).then(**show_walk, **quick)
         picked = seeds.click(pick, ends, ends, **quick)
         picked.then(**show_grid, **quick).then(**show_walk, **quick)
-        time.input(**show_walk, **quick)
+        gr.on([time.input, mode.input], **show_walk, **quick)
         animate.click(said(show_animation), [*pair, ends, mode, found], animation, **slow)
-        for slider in sliders:
-            slider.input(said(turn), [*pair, moved, *sliders], turned, **quick)
-        first.change(lambda: None, None, found, **quick)
-        seen = [first.change, file.change]
+        gr.on([seed.input, rank.input], **show_axes, **quick)
+        gr.on(
+            [slider.input for slider in sliders],
+            said(turn),
+            [*pair, moved, *sliders],
+            turned,
+            **quick,
+        )
+        seen = [first.input, file.upload, file.clear]
         gr.on(seen, said(show_picture, 1), [first, file], [judged, result], **slow)
         typed = [first, file, starts, steps, ends]
         searched = search.click(said(find, 2), typed, [result, found, ends], **slow)
-        searched.success(**show_walk, **quick)
+        searched.then(**show_walk, **quick)
     return page
 
 
