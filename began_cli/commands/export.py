@@ -17,6 +17,7 @@ def main(cfg: ExportConfig) -> None:
     scores = report.find_scores(run / "evaluation.json", step) if trained.state else None
     if scores:
         trained.card["scores"] = scores
+    assert cfg.format is not None  # chosen by `normalise`
     ending = next(ending for ending, format in EXPORTS.items() if format == cfg.format)
     out = output_file(cfg.out, run, f"generator-{path.stem}{ending}")
     generator = TrainedGenerator(trained.network, trained.card)

@@ -147,7 +147,7 @@ def read_picture(trained: Trained, file: str) -> pictures.Pictures:
 
 
 def search(
-    trained: Trained, file: str, starts: int, steps: int, tell: Callable[[int, float], None]
+    trained: Trained, file: str, starts: int, steps: int, tell: Callable[[int, float], object]
 ) -> Found:
     """Search for the latents of a picture, as `began interpolate` does with error=l1.
 

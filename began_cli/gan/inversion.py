@@ -50,7 +50,7 @@ def invert(
     steps: int,
     lr: float,
     error: str,
-    tell: Callable[[int, float], None] = lambda step, error: None,
+    tell: Callable[[int, float], object] = lambda step, error: None,
 ) -> Inversion:
     """Find the latents whose images are nearest to `targets` (N, C, H, W) in [-1, 1].
 

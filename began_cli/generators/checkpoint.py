@@ -216,6 +216,7 @@ def upgrade(config: dict[str, Any]) -> None:
     Raise UserError if it was trained with relative energy, which began no longer has.
     """
     loss, model = config.get("loss"), config.get("model")
+    config.setdefault("show", False)
     if isinstance(model, dict):
         model.setdefault("code_norm", False)
     if not isinstance(loss, dict):

@@ -25,22 +25,16 @@ GROUPS: dict[str, dict[str, type]] = {
 
 
 def setting(
-    rule: Rule | None = None,
-    *,
-    path: bool = False,
-    resumable: bool = False,
-    only: str = "",
-    before: Any = MISSING,
+    rule: Rule | None = None, *, path: bool = False, resumable: bool = False, only: str = ""
 ) -> Any:
     """Return a dataclass field for a setting.
 
     `path`: the value is taken as it is typed, whatever characters it has. `resumable`: a resumed
     run may change it, because what the run computes does not depend on it. `only`: why some losses
-    lack it, for the message to a user who sets it for one of those. `before`: its value in
-    checkpoints that are older than the setting.
+    lack it, for the message to a user who sets it for one of those.
     """
     metadata = {"rule": rule, "path": path, "resumable": resumable, "only": only}
-    return dataclasses.field(default=before, metadata=metadata)
+    return dataclasses.field(default=MISSING, metadata=metadata)
 
 
 @dataclass_transform()
