@@ -4,6 +4,7 @@ import base64
 import functools
 import html
 import io
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,13 @@ AXES = 8  # sliders at a time
 FPS = 12  # of an animation
 CSS = """
 .images {display: flex; flex-wrap: wrap; gap: 16px}
-.images figure {margin: 0; flex: 0 1 auto}
-.images img {image-rendering: pixelated; width: 100%; display: block}
-.images .large {width: 256px}
-.images .cells {display: grid; gap: 3px; width: 480px; max-width: 100%}
-.images .cells img {cursor: pointer; outline-offset: -1px}
-.images .picked {outline: 4px solid #e67800}
+.images figure {margin: 0; width: 448px; max-width: 100%}
+.images figure:has(.large) {width: 216px}
+.images figcaption {padding-top: 4px}
+.images img {image-rendering: pixelated; width: 100%; display: block; outline: 1px solid #8884}
+.images .cells {display: grid; gap: 3px}
+.images .cells img {cursor: pointer}
+.images .cells .picked {outline: 4px solid #e67800}
 .message {padding: 8px 12px; border-left: 4px solid #c62828}
 """
 # A click on an image of the grid tells its seed
@@ -181,9 +183,8 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
                 int(steps),
                 lambda step, error: progress(step / steps, desc=f"l1 error {error:.4f}"),
             )
-            others = [end for end in views.read_ends(ends) if end != views.PICTURE]
             line = _figures([_large(made.image) + _text(f"found: {made.report}")])
-            walks = ", ".join([views.PICTURE, *(others[-1:] or ["0"])])
+            walks = ", ".join([views.PICTURE, *(re.findall(r"\d+", ends)[-1:] or ["0"])])
             return line + _text(f"Walk goes from it now: {walks}."), made.latents.tolist(), walks
 
         def list_all(one: str | None, two: str | None) -> list[Any]:
