@@ -68,7 +68,9 @@ class Changes:
     def __enter__(self) -> None:
         self.before = sources(self.page, self.where)
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind, *exception) -> None:
+        if kind is not None:
+            return
         end = time.monotonic() + WAIT / 1000
         while sources(self.page, self.where) == self.before:
             assert time.monotonic() < end, f"{self.where} stays as it was"
@@ -87,7 +89,8 @@ def fill(page, where: str, text: str) -> None:
 
 def choose(page, where: str, label: str) -> None:
     page.locator(f"{where} input").click()
-    page.get_by_role("option", name=label).click()
+    page.locator(where).get_by_role("option", name=label).click()
+    page.get_by_role("option").first.wait_for(state="detached")  # the list has closed
 
 
 def refused(page, where: str, message: str) -> None:
@@ -167,7 +170,8 @@ def test_side_by_side_and_another_generator(page):
         choose(page, "#first", "bgan, step 200")
     both = sources(page, "#seeds")
     assert both[: len(before)] == both[len(before) :]
-    choose(page, "#second", "nothing")
+    with Changes(page, "#seeds"):
+        choose(page, "#second", "nothing")
     with Changes(page, "#seeds"):
         choose(page, "#first", "began_paper, step 200")
     page.locator("#refresh").click()
@@ -180,6 +184,15 @@ def upload(page, path: Path) -> None:
     page.locator("#file input[type=file]").set_input_files(str(path))
 
 
+WATCH = """() => {
+  window.told = "";
+  new MutationObserver(() => {
+    const told = document.querySelector("#result").parentElement.innerText;
+    if (!told.includes("found")) window.told += told;
+  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+}"""
+
+
 def test_a_picture(page, tmp_path):
     tab(page, "Picture")
     page.locator("#search").click()
@@ -190,9 +203,11 @@ def test_a_picture(page, tmp_path):
     told = page.locator("#judged").inner_text()
     assert "cropped to the centre square" in told
     assert "D's reconstruction: energy" in told
-    fill(page, "#steps", "100")
+    fill(page, "#steps", "2000")
+    page.evaluate(WATCH)
     page.locator("#search").click()
     page.wait_for_selector("#result img")
+    assert page.evaluate("window.told").count("l1 error 0.") >= 1  # while it went on
     told = page.locator("#result").inner_text()
     assert "found: l1 error" in told
     assert "of the best of 1,000 samples" in told
