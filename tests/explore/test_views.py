@@ -1,5 +1,10 @@
 """What the page shows, as tensors."""
 
+import io
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -113,27 +118,54 @@ def test_a_search_finds_what_the_generator_made(explorer):
     assert "% of the best of 1,000 samples" in found.report
 
 
-def test_bad_pictures_are_one_sentence(explorer, tmp_path):
+def png(width: int, height: int) -> bytes:
+    """The head of a PNG that says it is so large."""
+    head = b"IHDR" + struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+def test_what_is_no_picture_gets_one_sentence(explorer, tmp_path):
     trained = explorer.load(explorer.find_all()["mine, step 4"])
-    (tmp_path / "text.png").write_text("no image")
-    (tmp_path / "empty.png").write_bytes(b"")
-    for name in ("text.png", "empty.png"):
+    whole = io.BytesIO()
+    Image.effect_noise((40, 40), 90).save(whole, "PNG")
+    jpeg = io.BytesIO()
+    Image.effect_noise((40, 40), 90).save(jpeg, "JPEG")
+    bad = {
+        "text.png": b"no image",
+        "text.txt": b"no image",
+        "empty.jpg": b"",
+        "cut.png": whole.getvalue()[:700],
+        "cut.jpg": jpeg.getvalue()[:200],
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "archive.zip": b"PK\x03\x04",
+        "array.npy": b"\x93NUMPY",
+        "bomb.png": png(60_000, 60_000),
+        "nothing.png": png(0, 0),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"^{name}: cannot be read as an image") as caught:
             views.judge(trained, str(tmp_path / name))
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_odd_pictures_are_shown(explorer, tmp_path):
+    trained = explorer.load(explorer.find_all()["mine, step 4"])
     odd = {
-        "one": Image.new("L", (1, 1), 255),
-        "sixteen": Image.fromarray(np.full((20, 20), 65535, np.uint16)),
-        "huge": Image.new("L", (8000, 8000), 255),
-        "palette": Image.new("P", (30, 30)),
-        "cmyk": Image.new("CMYK", (30, 300)),
+        "one.png": Image.new("L", (1, 1), 255),
+        "sixteen.png": Image.fromarray(np.full((20, 20), 65535, np.uint16)),
+        "huge.png": Image.new("L", (8000, 8000), 255),
+        "line.png": Image.new("L", (3000, 1), 255),
+        "bit.png": Image.new("1", (20, 20), 1),
+        "palette.gif": Image.new("P", (30, 30)),
+        "ink.tif": Image.new("CMYK", (30, 300)),
+        "clear.png": Image.new("RGBA", (30, 30)),
+        "grey-alpha.png": Image.new("LA", (30, 30), (255, 255)),
+        "space.tif": Image.new("LAB", (30, 30)),
     }
+    white = {"one", "sixteen", "huge", "line", "bit", "ink", "grey-alpha"}
     for name, image in odd.items():
-        image.save(tmp_path / f"{name}.{'tif' if name == 'cmyk' else 'png'}")
-    white = {"one", "sixteen", "huge"}
-    for path in tmp_path.glob("*.*"):
-        if path.stem in odd:
-            shown = views.judge(trained, str(path)).picture
-            assert shown.shape == (1, 16, 16)
-            if path.stem in white:
-                assert shown.max() >= 254
+        image.save(tmp_path / name)
+        shown = views.judge(trained, str(tmp_path / name)).picture
+        assert shown.shape == (1, 16, 16)
+        assert (shown.max() >= 254) == (Path(name).stem in white), name
