@@ -161,7 +161,7 @@ def test_odd_pictures_are_shown(explorer, tmp_path):
         "ink.tif": Image.new("CMYK", (30, 300)),
         "clear.png": Image.new("RGBA", (30, 30)),
         "grey-alpha.png": Image.new("LA", (30, 30), (255, 255)),
-        "space.tif": Image.new("LAB", (30, 30)),
+        "float.tif": Image.new("F", (30, 30)),
     }
     white = {"one", "sixteen", "huge", "line", "bit", "ink", "grey-alpha"}
     for name, image in odd.items():
