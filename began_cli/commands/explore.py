@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import sys
+import tempfile
 
 from began_cli.device import pick_device
 from began_cli.errors import UserError
@@ -12,8 +13,15 @@ from began_cli.terminal import say
 
 
 def main(cfg: ExploreConfig) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C; then delete the pictures that were uploaded."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    with tempfile.TemporaryDirectory(prefix="began-explore-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        serve(cfg)
+
+
+def serve(cfg: ExploreConfig) -> None:
+    """Serve the page until Ctrl-C."""
     try:
         import gradio
     except ImportError as error:

@@ -50,9 +50,7 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     quick["trigger_mode"] = "always_last"
     slow: dict[str, Any] = {"api_visibility": "private"}
-    with gr.Blocks(
-        title="began explore", analytics_enabled=False, delete_cache=(3600, 3600)
-    ) as page:
+    with gr.Blocks(title="began explore", analytics_enabled=False) as page:
         found = gr.State(None)  # the latents that were found for the picture
         moved = gr.State(None)  # the latents whose axes are moved, and the numbers of those axes
         with gr.Row(equal_height=True):
@@ -146,6 +144,8 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
             return [turn(one, two, moved), moved, *labels]
 
         def turn(one: str, two: str | None, moved: Any, *values: float) -> str:
+            if moved is None:
+                raise UserError("choose a generator first")
             z, axes = torch.tensor(moved[0]), moved[1]
             for axis, value in zip(axes, values, strict=False):
                 z[axis] = value
@@ -192,8 +192,9 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
             for kept in (one, two):
                 if kept and kept not in found.values():
                     found[kept] = kept
+            newest = next(iter(found.values()), None)
             return [
-                gr.update(choices=list(found.items()), value=one or next(iter(found.values()))),
+                gr.update(choices=list(found.items()), value=one or newest),
                 gr.update(choices=[("nothing", ""), *found.items()], value=two or ""),
             ]
 

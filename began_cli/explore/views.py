@@ -69,8 +69,10 @@ class Explorer:
     def _load_anew(self, file: str, _stamp: int) -> Trained:
         return load(file, self.device)
 
-    def pair(self, first: str, second: str | None) -> list[Trained]:
+    def pair(self, first: str | None, second: str | None) -> list[Trained]:
         """Return one or two generators that take the same latents."""
+        if not first:
+            raise UserError("no generator: train one, and press Refresh")
         pair = [self.load(file) for file in (first, second) if file]
         one, other = (each.settings.model.latent_dim for each in (pair[0], pair[-1]))
         if one != other:

@@ -112,8 +112,8 @@ def find_pretrained(ckpt: str | None) -> str | None:
     if ckpt is None or folder != "pretrained" or Path(ckpt).exists():
         return ckpt
     if name not in (known := list_pretrained()):
-        choices = ", ".join(f"pretrained/{each}" for each in known) or "none in this copy of began"
-        raise UserError(f"ckpt={ckpt}: there is {choices}")
+        choices = ", ".join(f"pretrained/{each}" for each in known) or "none"
+        raise UserError(f"ckpt={ckpt}: no such generator comes with began, but {choices}")
     return str(known[name])
 
 

@@ -90,7 +90,7 @@ def test_the_list(began, pretrained):
         assert "MB; data: MNIST by Yann LeCun" in out
     code, _, err = began("sample", "ckpt=pretrained/tinny")
     assert code == 2
-    assert "ckpt=pretrained/tinny: there is pretrained/tiny" in err
+    assert "ckpt=pretrained/tinny: no such generator comes with began, but pretrained/tiny" in err
 
 
 def test_a_folder_of_that_name_comes_first(began, pretrained, tiny_run, tmp_path):
