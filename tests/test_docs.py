@@ -36,7 +36,9 @@ def test_links_lead_to_files_and_headings(page):
         assert file.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            anchors = [re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings]
+            anchors = [
+                re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings
+            ]
             assert anchor in anchors, target
 
 

@@ -231,5 +231,5 @@ def test_settings_of_earlier_runs_get_todays_names(tmp_path, old, new):
 def test_relative_energy_is_refused_by_name(tmp_path):
     path = checkpoint.path_for(tmp_path, 3)
     checkpoint.save(path, state(config={"loss": {"name": "began", "energy": "relative"}}))
-    with pytest.raises(UserError, match="loss.energy=relative, which this began does not have"):
+    with pytest.raises(UserError, match=r"loss\.energy=relative, which this began does not have"):
         checkpoint.load(path)
