@@ -24,7 +24,18 @@ def test_the_settings_that_a_resumed_run_may_change_are_frozen():
 def test_the_settings_that_are_paths():
     train = {"dataset.cache", "dataset.root", "out", "resume"}
     train |= {"evaluation.weights", "evaluation.extractor"}
-    others = {"beside", "cache", "ckpt", "extractor", "images", "latents", "out", "root", "runs", "weights"}
+    others = {
+        "beside",
+        "cache",
+        "ckpt",
+        "extractor",
+        "images",
+        "latents",
+        "out",
+        "root",
+        "runs",
+        "weights",
+    }
     assert train | others == PATHS
 
 
