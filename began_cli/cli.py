@@ -3,6 +3,7 @@
 Neither torch nor Hydra is imported before it is needed: help and completion answer at once.
 """
 
+import hashlib
 import io
 import os
 import re
@@ -103,8 +104,8 @@ def _run(command: str, line: list[str]) -> None:
         overrides = _share_among(int(processes), overrides, args.multirun)
     if args.multirun and any(word.startswith("out=") for word in overrides):
         _fail(who, "out: names the folder of one run; with -m use hydra.sweep.dir=…")
-    if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
-        overrides.append(f"hydra.sweep.dir={quote(_name_sweep(overrides))}")
+    if args.multirun:
+        overrides += _name_sweep(overrides)
     flags = [word for word in line if word not in args.overrides]
     sys.argv = [who, *flags, *overrides]
 
@@ -178,11 +179,13 @@ def _share_among(processes: int, overrides: list[str], multirun: bool) -> list[s
     return [*overrides, f"devices={processes}"]
 
 
-def _name_sweep(overrides: list[str]) -> str:
-    """Return the folder of a sweep that names none: the same line gets the same folder.
+def _name_sweep(overrides: list[str]) -> list[str]:
+    """Return the overrides of Hydra that name a sweep's folder and those of its runs.
 
-    The name has the fixed settings with their values and the swept ones without, so that a further
-    value goes into the same folder.
+    The same line gets the same names. The sweep's has the fixed settings with their values and the
+    swept ones without, so that a further value goes into the same folder. A run's has the swept
+    settings; if the user names the sweep's folder, a hash of the fixed ones follows, because runs
+    of other sweeps may lie there.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -190,14 +193,27 @@ def _name_sweep(overrides: list[str]) -> str:
 
     job = read_yaml(CONF / "train.yaml")["hydra"]["job"]
     left_out = job["config"]["override_dirname"]["exclude_keys"]
-    words = []
+    words, fixed, swept = [], {}, False
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
         if override.is_sweep_override():
             words.append(key)
+            swept = True
         elif not override.is_hydra_override() and key not in left_out:
             words.append(f"{key}-{override.get_value_element_as_str()}")
-    return "outputs/sweep/" + file_name("_".join(words))
+            fixed[override.key_or_group] = words[-1]
+    named = any(word.startswith("hydra.sweep.dir=") for word in overrides)
+    names = (
+        [] if named else [f"hydra.sweep.dir={quote('outputs/sweep/' + file_name('_'.join(words)))}"]
+    )
+    if swept and fixed:
+        excluded = ",".join([*left_out, *fixed])
+        names.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
+        if named and not any(word.startswith("hydra.sweep.subdir=") for word in overrides):
+            short = hashlib.sha256("_".join(sorted(fixed.values())).encode()).hexdigest()[:8]
+            name = "${file_name:${hydra.job.override_dirname}-" + short + "}"
+            names.append(f"hydra.sweep.subdir={quote(name)}")
+    return names
 
 
 def _check_sweep(command: str, overrides: list[str]) -> None:
