@@ -3,9 +3,11 @@
 Neither torch nor Hydra is imported before it is needed: help and completion answer at once.
 """
 
+import hashlib
 import io
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -95,19 +97,24 @@ def _run(command: str, line: list[str]) -> None:
     parser.error = lambda message: _fail(who, message)
     args = parser.parse_intermixed_args(line)
     words = _name_runs(args.overrides) if command == "compare" else args.overrides
+    if command == "train":
+        _refuse_null(words)
     overrides = [_prepare(word, args.multirun) for word in words]
     if command == "train" and (processes := os.environ.get("WORLD_SIZE")):
         overrides = _share_among(int(processes), overrides, args.multirun)
     if args.multirun and any(word.startswith("out=") for word in overrides):
         _fail(who, "out: names the folder of one run; with -m use hydra.sweep.dir=…")
-    if args.multirun and not any(word.startswith("hydra.sweep.dir=") for word in overrides):
-        overrides.append(f"hydra.sweep.dir={quote(_name_sweep(overrides))}")
+    if args.multirun:
+        overrides += _name_sweep(overrides)
     flags = [word for word in line if word not in args.overrides]
     sys.argv = [who, *flags, *overrides]
 
     register_schemas()
     existing = _existing_folders(overrides)
-    failures_file = _failures_file(overrides) if args.multirun else None
+    folder = _sweep_folder(overrides) if args.multirun else None
+    failures_file = folder / ".failures" if folder else None  # where every job can reach it
+    if failures_file:
+        failures_file.unlink(missing_ok=True)
     task = Task(command, flags, args.multirun, existing, failures_file, CONF)
     try:
         if args.multirun:
@@ -120,6 +127,8 @@ def _run(command: str, line: list[str]) -> None:
             _fail(who, f"cannot write to {error.filename}: {error.strerror}")
         resumes = any(word.startswith("resume=") for word in overrides)
         _fail(who, describe(error, CONF, resumes))
+    if folder and (found := folder / "optimization_results.yaml").exists():
+        _print_best(found, overrides)
     failures = task.failures()
     if failures and args.multirun:
         _fail(who, f"{len(failures)} of the sweep's runs failed: {'; '.join(failures)}", code=1)
@@ -127,15 +136,33 @@ def _run(command: str, line: list[str]) -> None:
         _fail(who, failures[0])
 
 
-def _failures_file(overrides: list[str]) -> Path | None:
-    """Return the file of a sweep's failures, in its folder, where every job can reach it."""
+def _sweep_folder(overrides: list[str]) -> Path | None:
+    """Return the folder of a sweep, None if only Hydra can tell."""
     for word in overrides:
         key, _, value = word.partition("=")
         if key == "hydra.sweep.dir" and "$" not in value:
-            path = Path(value.strip("'")).absolute() / ".failures"
-            path.unlink(missing_ok=True)
-            return path
+            return Path(value.strip("'")).absolute()
     return None
+
+
+def _print_best(found: Path, overrides: list[str]) -> None:
+    """Print the best settings of a search, and the line that trains with them.
+
+    `found` is the file in which Hydra's Optuna sweeper leaves them.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from began_cli.settings.parse import read_yaml
+
+    result = read_yaml(found)
+    fixed = [
+        override.input_line
+        for override in OverridesParser.create().parse_overrides(overrides)
+        if not (override.is_sweep_override() or override.is_hydra_override())
+    ]
+    best = [f"{key}={value}" for key, value in result["best_params"].items()]
+    print(f"best score: {result['best_value']:.4g}, with {' '.join(best)}; to train with them:")
+    print("  " + shlex.join(["began", "train", *map(str, fixed), *best]))
 
 
 def _share_among(processes: int, overrides: list[str], multirun: bool) -> list[str]:
@@ -152,11 +179,13 @@ def _share_among(processes: int, overrides: list[str], multirun: bool) -> list[s
     return [*overrides, f"devices={processes}"]
 
 
-def _name_sweep(overrides: list[str]) -> str:
-    """Return the folder of a sweep that names none: the same line gets the same folder.
+def _name_sweep(overrides: list[str]) -> list[str]:
+    """Return the overrides of Hydra that name a sweep's folder and those of its runs.
 
-    The name has the fixed settings with their values and the swept ones without, so that a further
-    value goes into the same folder.
+    The same line gets the same names. The sweep's has the fixed settings with their values and the
+    swept ones without, so that a further value goes into the same folder. A run's has the swept
+    settings; if the user names the sweep's folder, a hash of the fixed ones follows, because runs
+    of other sweeps may lie there.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -164,14 +193,27 @@ def _name_sweep(overrides: list[str]) -> str:
 
     job = read_yaml(CONF / "train.yaml")["hydra"]["job"]
     left_out = job["config"]["override_dirname"]["exclude_keys"]
-    words = []
+    words, fixed, swept = [], {}, False
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.get_key_element()
         if override.is_sweep_override():
             words.append(key)
+            swept = True
         elif not override.is_hydra_override() and key not in left_out:
             words.append(f"{key}-{override.get_value_element_as_str()}")
-    return "outputs/sweep/" + file_name("_".join(words))
+            fixed[override.key_or_group] = words[-1]
+    named = any(word.startswith("hydra.sweep.dir=") for word in overrides)
+    names = (
+        [] if named else [f"hydra.sweep.dir={quote('outputs/sweep/' + file_name('_'.join(words)))}"]
+    )
+    if swept and fixed:
+        excluded = ",".join([*left_out, *fixed])
+        names.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
+        if named and not any(word.startswith("hydra.sweep.subdir=") for word in overrides):
+            short = hashlib.sha256("_".join(sorted(fixed.values())).encode()).hexdigest()[:8]
+            name = "${file_name:${hydra.job.override_dirname}-" + short + "}"
+            names.append(f"hydra.sweep.subdir={quote(name)}")
+    return names
 
 
 def _check_sweep(command: str, overrides: list[str]) -> None:
@@ -254,6 +296,16 @@ def _name_runs(words: list[str]) -> list[str]:
     if runs and any(word.startswith("runs=") for word in rest):
         _fail("began compare", f"runs: given twice, also as {runs[0]}; put all into one list")
     return [*rest, f"runs=[{','.join(map(quote, runs))}]"] if runs else words
+
+
+def _refuse_null(words: list[str]) -> None:
+    """Refuse `group=null`: Hydra's message doesn't name the group."""
+    groups = {path.name: path for path in CONF.iterdir() if path.is_dir()}
+    for group, _, value in (word.partition("=") for word in words):
+        if group in groups and "null" in value.split(","):
+            options = ", ".join(sorted(path.stem for path in groups[group].glob("*.yaml")))
+            none = "; for none, leave it out" if group == "recipe" else ""
+            _fail("began train", f"{group}={value}: wants one of {options}{none}")
 
 
 def _is_whole(number: str) -> bool:

@@ -55,6 +55,29 @@ def output_folder(out: str | Path) -> Path:
     return folder
 
 
+def ending_of(out: str | None) -> str:
+    """Return the ending of `out` if it names a file, such as ".png"; "" if it names a folder.
+
+    A folder is one that exists, or a name without an ending or with a slash at its end. What starts
+    with a digit is no ending (gamma-0.5).
+    """
+    if out is None or out.endswith(("/", os.sep)) or Path(out).expanduser().is_dir():
+        return ""
+    ending = Path(out).suffix
+    return ending if ending[1:2].isalpha() else ""
+
+
+def output_file(out: str | None, folder: Path, name: str) -> Path:
+    """Return the file to write: `out` if it names one, else `name` in the folder `out` or `folder`.
+
+    Its folder is made if need be. Raise UserError if nothing can be written there.
+    """
+    if out is not None and ending_of(out):
+        path = Path(out).expanduser()
+        return output_folder(path.parent) / path.name
+    return output_folder(out or folder) / name
+
+
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Turn an OSError of the block into a UserError about the setting `out`."""

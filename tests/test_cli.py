@@ -1,14 +1,15 @@
 """The command line: help, one-line errors with exit 2 and nothing written, sweeps, completion."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import TINY
+from conftest import TINY, settings
 
-from began_cli import __version__
+from began_cli import __version__, cli
 from began_cli.data.sources import _download as REAL_DOWNLOAD
 
 
@@ -37,6 +38,9 @@ BAD = {
     "train -m steps=1,-1": "steps=-1: wants",
     "train -m --cfg job": "Only one of",
     "train hydra.run.dir=/proc/none/run steps=1": "/proc/none",
+    "train recipe=null": "recipe=null: wants one of avatars, avatars64, cifar10",
+    "train -m recipe=mnist,null": "; for none, leave it out",
+    "train loss=null": "loss=null: wants one of began, began_paper",
     "sample": "no checkpoint under outputs/",
     "sample ckpt=nowhere": "ckpt=nowhere: no such file",
     "sample ckpt=.": "ckpt=.: no checkpoint in that folder",
@@ -135,7 +139,8 @@ def test_sweep_runs_each_combination_and_reports_failures_at_once(began, tmp_pat
     assert code == 0, err
     runs = sorted(path.parent.parent.name for path in (tmp_path / "sweep").rglob("step-*.pt"))
     assert len(runs) == 4
-    assert all("seed-1" in run or "seed-2" in run for run in runs)
+    names = {run.rpartition("-")[0] for run in runs}  # without the hash of the fixed settings
+    assert names == {f"loss-{loss}_seed-{seed}" for loss in ("gan", "began") for seed in (1, 2)}
 
     code, _, err = began("train", "-m", "seed=1,3", "loss=gan,began", *line)
     assert code == 0, err
@@ -156,7 +161,23 @@ def test_long_sweeps_have_names_that_fit(began, tmp_path, digits):
     assert began("train", "-m", "seed=1,2", *line)[0] == 0
     runs = [path.parent.parent for path in (tmp_path / "outputs").rglob("step-*.pt")]
     assert len(runs) == 2
-    assert max(len(run.name) for run in runs) <= 200
+    assert {run.name for run in runs} == {"seed-1", "seed-2"}
+    assert len(runs[0].parent.name) < 60
+
+
+def test_a_search_ends_with_the_line_that_trains_its_best_settings(tmp_path, capsys):
+    found = tmp_path / "optimization_results.yaml"
+    found.write_text("best_params: {optimizer.lr: 0.0002, loss: bgan}\nbest_value: 12.345\n")
+    swept = ["optimizer.lr=interval(1e-5,1e-3)", "loss=bgan,gan", "hydra/sweeper=search"]
+    fixed = ["dataset.root='my digits'", "+hydra.sweeper.sampler.seed=3", "steps=7"]
+    cli._print_best(found, [*swept, *fixed])
+    first, line = capsys.readouterr().out.splitlines()
+    assert first.startswith("best score: 12.35, with optimizer.lr=0.0002 loss=bgan; ")
+    words = shlex.split(line)
+    assert words[:2] == ["began", "train"]
+    cfg = settings("train", *words[2:])
+    assert (cfg.steps, cfg.optimizer.lr, cfg.loss.name) == (7, 0.0002, "bgan")
+    assert cfg.dataset.root == "my digits"
 
 
 @pytest.mark.parametrize(

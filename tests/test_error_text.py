@@ -24,7 +24,7 @@ WORDING = {
     "train recipe=cifar10 dataset=ring": "recipe=cifar10 sets dataset.flip, which this",
     "train resume=nowhere loss.samples=5": "a resumed run keeps its own settings: leave it out",
     "train steps": "cannot read 'steps'",
-    "train loss=null": "must be a string",
+    "train loss=null": "loss=null: wants one of began, began_paper",
     "train loss=began,bgan": "loss: several values: add -m",
 }
 

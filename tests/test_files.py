@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from began_cli.errors import UserError
-from began_cli.files import output_folder, replacing, writing
+from began_cli.files import ending_of, output_file, output_folder, replacing, writing
 
 
 def test_a_file_is_replaced_only_if_the_block_succeeds(tmp_path):
@@ -63,3 +63,23 @@ def test_an_error_of_the_system_names_out(tmp_path):
     why = r"^out=here: cannot write .*gone/x \(No such file"
     with pytest.raises(UserError, match=why), writing(Path("here")):
         (tmp_path / "gone" / "x").write_text("")
+
+
+def test_a_name_with_an_ending_is_a_file_and_without_a_folder(tmp_path):
+    (tmp_path / "old.png").mkdir()
+    names = {"a.png": ".png", "deep/b.GIF": ".GIF", "~/c.npz": ".npz", "x.y/d.jpg": ".jpg"}
+    names |= dict.fromkeys(["a", "x.y/a", "a.png/", "gamma-0.5", ".hidden", "old.png"], "")
+    assert {name: ending_of(name) for name in names} == names
+    assert ending_of(None) == ""
+
+
+def test_the_file_to_write(tmp_path):
+    default = tmp_path / "run"
+    assert output_file(None, default, "x.png") == default / "x.png"
+    assert default.is_dir()
+    assert output_file("made", default, "x.png") == Path("made/x.png")
+    assert output_file("deep/er/y.png", default, "x.png") == Path("deep/er/y.png")
+    assert Path("deep/er").is_dir()
+    Path("file").write_text("")
+    with pytest.raises(UserError, match=r"^out=file: cannot be written to"):
+        output_file("file/y.png", default, "x.png")

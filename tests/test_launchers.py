@@ -100,6 +100,7 @@ def test_optuna_improves_a_score_over_12_trials(tmp_path):
     assert len(scores) == 12
     found = yaml.safe_load(Path("search/optimization_results.yaml").read_text())
     assert found["best_value"] == pytest.approx(min(scores.values()))
+    assert f"best score: {found['best_value']:.4g}, with optimizer.lr=" in done.stdout
     first = min(Path("search").rglob("train.log"), key=lambda path: path.stat().st_ctime_ns)
     assert found["best_value"] < scores[first.parent.name]
 

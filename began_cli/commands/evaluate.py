@@ -82,14 +82,14 @@ def find_jobs(cfg: EvaluateConfig) -> list[Job]:
                     raise
                 print(f"warning: {error}; left out", file=sys.stderr)
                 continue
-            path, state, data = trained.path, trained.checkpoint("ckpt"), trained.settings.dataset
+            path, data = trained.path, trained.settings.dataset
             evaluator = next((each for each in evaluators if each.data == data), None)
             if evaluator is None:
                 evaluator = Evaluator(cfg, data)
                 evaluators.append(evaluator)
             record = report.make_record(
                 path.name,
-                state["step"],
+                trained.card["step"],
                 evaluator.judges.extractor,
                 evaluator.n,
                 evaluator.options,
@@ -100,7 +100,7 @@ def find_jobs(cfg: EvaluateConfig) -> list[Job]:
                 sha256=features.hash_file(path),
                 test_data=evaluator.test.card() if evaluator.test else None,
             )
-            out = Path(cfg.out).expanduser() if cfg.out else checkpoint.run_of(path)
+            out = Path(cfg.out).expanduser() if cfg.out else trained.folder
             jobs.setdefault(path.resolve(), Job(path, out, evaluator, record))
     if not jobs:
         raise UserError(f"ckpt={cfg.ckpt[0]}: none of the runs in that folder can be read")

@@ -1,14 +1,10 @@
 """`began export`: a trained generator in one file, for use without its run."""
 
-from pathlib import Path
-
 import torch
 
-from began_cli.errors import UserError
 from began_cli.evaluation import report
-from began_cli.files import writing
+from began_cli.files import output_file, writing
 from began_cli.generators import portable
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import TrainedGenerator, load
 from began_cli.settings.commands import EXPORTS, ExportConfig
 from began_cli.terminal import say
@@ -17,17 +13,15 @@ from began_cli.terminal import say
 def main(cfg: ExportConfig) -> None:
     """Write the averaged generator as `cfg.format`, and its card beside it."""
     trained = load(cfg.ckpt, torch.device("cpu"))
-    path, step, run = trained.path, trained.card["step"], run_of(trained.path)
-    if scores := report.find_scores(run / "evaluation.json", step):
+    path, step, run = trained.path, trained.card["step"], trained.folder
+    scores = report.find_scores(run / "evaluation.json", step) if trained.state else None
+    if scores:
         trained.card["scores"] = scores
-    out = run / f"generator-{path.stem}{EXPORTS[cfg.format]}"
-    if cfg.out is not None:
-        out = Path(cfg.out).expanduser()
-    if out.is_dir():
-        raise UserError(f"out={out}: is a folder; name the file to write")
+    assert cfg.format is not None  # chosen by `normalise`
+    ending = next(ending for ending, format in EXPORTS.items() if format == cfg.format)
+    out = output_file(cfg.out, run, f"generator-{path.stem}{ending}")
     generator = TrainedGenerator(trained.network, trained.card)
     with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
         worst = portable.write(generator, out, cfg.format)
     batches = ", ".join(map(str, portable.CHECKED))
     say(

@@ -12,11 +12,10 @@ from began_cli.data import pictures
 from began_cli.data.pictures import Pictures
 from began_cli.device import pick_device
 from began_cli.errors import UserError, reason
-from began_cli.files import output_folder, writing
+from began_cli.files import ending_of, output_file, writing
 from began_cli.gan import inversion, latents
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import Trained, load
-from began_cli.generators.sampling import generate_all
+from began_cli.generators.sampling import find_strongest, generate_all
 from began_cli.settings.commands import InterpolateConfig
 from began_cli.terminal import say
 
@@ -47,15 +46,16 @@ def main(cfg: InterpolateConfig) -> None:
         reals = reals[torch.tensor(pair_ends(cfg.path, len(reals)))]
 
     path = trained.path
-    out = output_folder(cfg.out or run_of(path) / f"interpolated-{path.stem}")
     name = cfg.mode if cfg.path == "between" else cfg.path
-    file = out / f"{name}.{cfg.format}"
-    with writing(out):
+    folder = trained.folder / f"interpolated-{path.stem}"
+    file = output_file(cfg.out, folder, f"{name}.{cfg.format}")
+    with writing(file):
         if ends.report is not None or cfg.format == "npz":
             arrays = {"latents": ends.latents.numpy(), "path": walk.transpose(0, 1).numpy()}
-            np.savez_compressed(out / f"{name}.npz", **arrays, **(ends.report or {}))
+            np.savez_compressed(file.with_suffix(".npz"), **arrays, **(ends.report or {}))
         if cfg.format != "npz":
-            draw(cfg, generate_all(trained.network, walk.flatten(0, 1)), reals, file)
+            made = generate_all(trained.network, walk.flatten(0, 1)).unflatten(0, (cfg.steps, -1))
+            draw(cfg, made, reals, file)
     say(f"{walk.shape[1]} paths of {cfg.steps} images of {path}: {file}")
 
 
@@ -152,7 +152,7 @@ def search(cfg: InterpolateConfig, trained: Trained, named: Pictures) -> Ends:
     errors = torch.cat([result.errors for result in results], dim=1).cpu()
     baseline = inversion.baseline(network, targets, dim, cfg.error).cpu()
     for name, error, least in zip(names, errors.unbind(1), baseline.tolist(), strict=True):
-        say(f"{name}: {cfg.error} {compare_errors(error, least)}")
+        say(f"{name}: {cfg.error} {inversion.describe(error, least)}")
     report = {"names": np.array(names), "errors": errors.numpy(), "baseline": baseline.numpy()}
     return Ends(torch.cat([result.latents for result in results]).cpu(), reals, report)
 
@@ -168,18 +168,6 @@ def encode(trained: Trained, targets: Tensor) -> Tensor:
         )
     with torch.no_grad():
         return critic(targets).code
-
-
-def compare_errors(errors: Tensor, baseline: float) -> str:
-    """Describe the errors (starts,) of an image's search beside that of the best random sample."""
-    best, worst = errors.min().item(), errors.max().item()
-    text = (
-        f"error {best:.4f}, {best / max(baseline, 1e-12):.0%} of the best of "
-        f"{inversion.BASELINE:,} samples ({baseline:.4f})"
-    )
-    if len(errors) > 1:
-        text += f"; over {len(errors)} starts {best:.4f} to {worst:.4f}"
-    return text
 
 
 # --- the paths ------------------------------------------------------------------------------------
@@ -199,25 +187,16 @@ def lay_path(cfg: InterpolateConfig, z: Tensor, network: nn.Module, ease: bool) 
     return between(a, b, cfg.steps, ease)
 
 
-def find_strongest(network: nn.Module, z: Tensor, n: int) -> list[int]:
-    """Return the n axes of the latent z that change its image most, the strongest first.
-
-    An axis is moved from -1 to 1; the change is the mean over all pixels.
-    """
-    walk = latents.traverse(z, range(len(z)), 2)
-    low, high = generate_all(network, walk.flatten(0, 1)).float().chunk(2)
-    change = (high - low).abs().flatten(1).mean(1)
-    return change.argsort(descending=True, stable=True)[:n].tolist()
-
-
 # --- the pictures ---------------------------------------------------------------------------------
 
 
-def draw(cfg: InterpolateConfig, made: Tensor, reals: Tensor | None, file: Path) -> None:
-    """Write the images of all paths (steps x rows, C, H, W) in the format of the file's name."""
-    frames = made.unflatten(0, (cfg.steps, -1))
+def draw(cfg: InterpolateConfig, frames: Tensor, reals: Tensor | None, file: Path) -> None:
+    """Write the images of all paths (steps, rows, C, H, W) in the format of the file's name.
+
+    PNG in a folder has a strip for each path too.
+    """
     if cfg.format == "png":
-        for row in range(frames.shape[1]):
+        for row in range(0 if ending_of(cfg.out) else frames.shape[1]):
             strip = draw_sheet(frames[:, row, None], None if reals is None else reals[row, None])
             images.save_png(strip, file.with_name(f"{file.stem}-row-{row:02d}.png"))
         images.save_png(draw_sheet(frames, reals), file)

@@ -12,9 +12,8 @@ from began_cli import images
 from began_cli.data import pictures
 from began_cli.device import pick_device
 from began_cli.evaluation.energies import draw_energies, measure_energies, wasserstein
-from began_cli.files import output_folder, writing
+from began_cli.files import output_file, output_folder, writing
 from began_cli.gan import latents
-from began_cli.generators.checkpoint import run_of
 from began_cli.generators.load import Trained, load
 from began_cli.generators.sampling import CHUNK, generate, generate_all
 from began_cli.settings.commands import SampleConfig
@@ -33,24 +32,23 @@ def main(cfg: SampleConfig) -> None:
 def write_samples(cfg: SampleConfig, trained: Trained) -> None:
     """Write the images of `cfg.seeds` as PNG files, one sheet, or an array."""
     path, network = trained.path, trained.network
-    out = output_folder(cfg.out or run_of(path) / f"sampled-{path.stem}")
+    ending = ".npz" if cfg.format == "npz" else ".png"
+    folder = trained.folder / f"sampled-{path.stem}"
+    file = written = output_file(cfg.out, folder, name_seeds(cfg.seeds) + ending)
     z = latents.from_seeds(cfg.seeds, trained.settings.model.latent_dim)
-    name = name_seeds(cfg.seeds)
-    with writing(out):
+    with writing(file):
         match cfg.format:
             case "png":
                 digits = max(5, len(str(max(cfg.seeds))))
-                files = [out / f"seed-{seed:0{digits}d}.png" for seed in cfg.seeds]
+                files = [file.with_name(f"seed-{seed:0{digits}d}.png") for seed in cfg.seeds]
                 images.save_pngs(itertools.chain.from_iterable(generate(network, z)), files)
                 written = f"{files[0]} … {files[-1].name}" if len(files) > 1 else files[0]
             case "npz":
-                written = out / f"{name}.npz"
                 arrays = images.to_nhwc(generate_all(network, z))
-                np.savez_compressed(written, images=arrays, seeds=np.array(cfg.seeds, np.int64))
+                np.savez_compressed(file, images=arrays, seeds=np.array(cfg.seeds, np.int64))
             case _:
-                written = out / f"{name}.png"
                 sheet = images.grid(generate_all(network, z), images.columns_for(len(z)))
-                images.save_png(sheet, written)
+                images.save_png(sheet, file)
     say(f"{len(z):,} images of {path}: {written}")
 
 
@@ -80,7 +78,7 @@ def write_reconstructions(cfg: SampleConfig, trained: Trained) -> None:
     shown = reals.images[:CHUNK]
     remade = critic(images.to_float(shown.to(trained.device))).images
 
-    out = output_folder(cfg.out or run_of(path) / f"reconstructed-{path.stem}")
+    out = output_folder(cfg.out or trained.folder / f"reconstructed-{path.stem}")
     with writing(out):
         pairs = torch.stack([shown, images.to_uint8(remade).cpu()], dim=1).flatten(0, 1)
         sheet = images.grid(pairs, 2 * images.columns_for(len(pairs) // 2))

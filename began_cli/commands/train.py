@@ -5,7 +5,7 @@ from pathlib import Path
 from began_cli import ranks
 from began_cli.device import enough_memory
 from began_cli.settings.train import TrainConfig
-from began_cli.terminal import say
+from began_cli.terminal import picture_class, say
 from began_cli.training import dry_run, resume, setup
 from began_cli.training.loop import Training
 from began_cli.training.scorer import Scorer
@@ -28,6 +28,8 @@ def train(plan: resume.Plan) -> float | None:
     """Train as planned, in each process of the run; return the best score, if any."""
     cfg, saved, run = plan.cfg, plan.saved, Path(plan.cfg.out)
     cfg.devices = ranks.size()
+    if cfg.show:
+        picture_class()  # fails now if it is missing, not after the folder is made
     device = setup.pick_own_device(cfg)
     source = setup.load_data(cfg, saved)
     if saved is not None and plan.finished:

@@ -83,6 +83,8 @@ def _read(path: Path, data: DatasetConfig) -> tuple[Tensor, list[str]]:
         changes.append(
             "converted to grey" if mode == "L" else "in grey where the model has colours"
         )
+    if colours in ("RGBA", "LA", "PA"):
+        changes.append("stripped of transparency")
     fitted = torch.from_numpy(pixels).permute(2, 0, 1)
     before = (size - fitted.shape[-1]) // 2
     after = size - fitted.shape[-1] - before

@@ -177,7 +177,7 @@ class Evaluator:
         """Return the scores of a generator that was trained on the same data settings."""
         dim, extractor = trained.card["latents"]["dim"], self.judges.extractor
         sample, fake = self.judges.extract_generated(trained.network, self.n, dim, advance)
-        caveats = self._find_caveats(trained.checkpoint("ckpt")["data"])
+        caveats = self._find_caveats((trained.state or trained.card)["data"])
         result = Evaluation({}, self.notes + caveats)
         values = scores.evaluate(fake[0], self.real[0], self.options, self.others)
         made = floors.pair(extractor.label, values, self.floors, self.floor_n)

@@ -4,6 +4,7 @@ The paper finds z_r by Adam on |x_r - G(z_r)|. It names no rate, number of steps
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -43,14 +44,21 @@ def distance(made: Tensor, targets: Tensor, error: str) -> Tensor:
 
 
 def invert(
-    generator: nn.Module, targets: Tensor, starts: Tensor, steps: int, lr: float, error: str
+    generator: nn.Module,
+    targets: Tensor,
+    starts: Tensor,
+    steps: int,
+    lr: float,
+    error: str,
+    tell: Callable[[int, float], object] = lambda step, error: None,
 ) -> Inversion:
     """Find the latents whose images are nearest to `targets` (N, C, H, W) in [-1, 1].
 
     Adam starts from `starts` (R, N, latent_dim), all in one batch. Its rate falls from `lr` to 0
     along half a cosine; after each step the latents are clipped to [-1, 1]. The search ends early
-    when every error is too small to see, or none falls any more. Put the generator in evaluation
-    mode before; its weights collect no gradients.
+    when every error is too small to see, or none falls any more. Now and then `tell` is given the
+    step and the mean error of the best starts. Put the generator in evaluation mode before; its
+    weights collect no gradients.
     """
     restarts = len(starts)
     wanted = targets.repeat(restarts, 1, 1, 1)
@@ -68,6 +76,7 @@ def invert(
         if step % CHECK_EVERY == 0:
             nearest = errors.detach().view(restarts, -1).min(dim=0).values
             total = nearest.sum().item()
+            tell(step, total / len(targets))
             waited = 0 if total < 0.999 * best else waited + 1
             best = min(best, total)
             if waited >= PATIENCE or bool((nearest < enough).all()):
@@ -77,6 +86,18 @@ def invert(
     found = z.detach().unflatten(0, (restarts, -1))
     nearest = errors.argmin(dim=0)
     return Inversion(found[nearest, torch.arange(len(targets), device=z.device)], errors, step)
+
+
+def describe(errors: Tensor, baseline: float) -> str:
+    """Describe the errors (starts,) of an image's search beside that of the best random sample."""
+    best, worst = errors.min().item(), errors.max().item()
+    text = (
+        f"error {best:.4f}, {best / max(baseline, 1e-12):.0%} of the best of "
+        f"{BASELINE:,} samples ({baseline:.4f})"
+    )
+    if len(errors) > 1:
+        text += f"; over {len(errors)} starts {best:.4f} to {worst:.4f}"
+    return text
 
 
 def random_starts(restarts: int, n: int, dim: int) -> Tensor:

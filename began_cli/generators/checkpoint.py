@@ -78,6 +78,7 @@ def find_candidates(ckpt: str | None, setting: str = "ckpt") -> list[Path]:
         if not newest:
             raise UserError(
                 f"{setting}: no checkpoint under outputs/; train first, or give {setting}=…"
+                " (ckpt=pretrained lists what comes with began)"
             )
         return find_all(newest[0])[::-1]
     path = Path(ckpt).expanduser()
@@ -121,9 +122,16 @@ def save_best(run: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def keep_newest(run: Path, n: int) -> None:
-    """Delete all but the n newest checkpoints of a run folder."""
-    for path in find_all(run)[:-n]:
+    """Delete all but the n newest checkpoints of a run folder.
+
+    Also delete those set aside whose step the run has reached again.
+    """
+    kept = find_all(run)
+    for path in kept[:-n]:
         path.unlink()
+    for path in (run / "checkpoints").glob("*step-*.superseded"):
+        if step_of(path) <= step_of(kept[-1]):
+            path.unlink()
 
 
 def remove_leftovers(run: Path) -> None:
@@ -208,6 +216,7 @@ def upgrade(config: dict[str, Any]) -> None:
     Raise UserError if it was trained with relative energy, which began no longer has.
     """
     loss, model = config.get("loss"), config.get("model")
+    config.setdefault("show", False)
     if isinstance(model, dict):
         model.setdefault("code_norm", False)
     if not isinstance(loss, dict):

@@ -21,6 +21,7 @@ from began_cli.settings.train import FileDatasetConfig, TrainConfig
 
 FORMAT = 1  # of exported .safetensors files
 KEY = "began"  # in the metadata of an exported file, for its card
+PRETRAINED = Path(__file__).parent / "pretrained"  # filled by scripts/make_pretrained.py
 
 
 @dataclass(slots=True)
@@ -33,6 +34,12 @@ class Trained:
     card: dict[str, Any]  # see `make_card`
     device: torch.device
     state: dict[str, Any] | None  # contents of the checkpoint; None for an exported file
+
+    @property
+    def folder(self) -> Path:
+        """The folder for what is made with it: its run's, its own, or the current one if it is
+        pretrained."""
+        return Path() if self.path.parent == PRETRAINED else checkpoint.run_of(self.path)
 
     def checkpoint(self, setting: str) -> dict[str, Any]:
         """Return the contents of the checkpoint.
@@ -67,10 +74,12 @@ class Trained:
 def load(ckpt: str | None, device: torch.device, points: bool = False) -> Trained:
     """Load the averaged generator that `ckpt` stands for.
 
-    `ckpt` is an exported .safetensors file, or what `checkpoint.find_candidates` takes. Damaged
+    `ckpt` is an exported .safetensors file, pretrained/NAME, or what `checkpoint.find_candidates`
+    takes. Damaged
     checkpoints that are skipped are reported on stderr. No code in the file is run. Raise UserError
     if none can be read or, unless `points`, if it makes points of the plane.
     """
+    ckpt = find_pretrained(ckpt)
     if ckpt is not None and Path(ckpt).suffix == ".safetensors":
         path, state = Path(ckpt).expanduser(), None
         card, weights = _read_exported(path)
@@ -87,9 +96,52 @@ def load(ckpt: str | None, device: torch.device, points: bool = False) -> Traine
     with checkpoint.fits(path):
         settings = parse("train", config)
         network = build(settings, weights, device)
+    if state is None and isinstance(settings.dataset, FileDatasetConfig):
+        settings.dataset.root = os.environ.get("BEGAN_DATA", "data")  # as in conf/: a card has none
     if settings.dataset.channels == 2 and not points:
         raise UserError(f"ckpt={path}: makes points of the plane; its run folder shows them")
     return Trained(path, network, settings, card, device, state)
+
+
+def find_pretrained(ckpt: str | None) -> str | None:
+    """Return the file that pretrained/NAME stands for; return anything else as it is.
+
+    Raise UserError if there is no such generator.
+    """
+    folder, _, name = (ckpt or "").partition("/")
+    if ckpt is None or folder != "pretrained" or Path(ckpt).exists():
+        return ckpt
+    if name not in (known := list_pretrained()):
+        choices = ", ".join(f"pretrained/{each}" for each in known) or "none"
+        raise UserError(f"ckpt={ckpt}: no such generator comes with began, but {choices}")
+    return str(known[name])
+
+
+def list_pretrained() -> dict[str, Path]:
+    """Return the files of the generators that come with began, by name."""
+    return {path.stem: path for path in sorted(PRETRAINED.glob("*.safetensors"))}
+
+
+def describe_pretrained() -> str:
+    """Return a line for each generator that comes with began: what it is, and how good."""
+    lines: list[str] = []
+    for name, path in list_pretrained().items():
+        card, _ = _read_exported(path)
+        settings, data = card["settings"], card["data"]
+        made_by = f"loss={settings['loss']['name']} model={settings['model']['name']}"
+        size, colour = card["images"]["size"], ("grey", "in colour")[card["images"]["channels"] > 1]
+        scores = (
+            f"{label.partition(' ')[0]} {score['value']:.3g} (real images {score['floor']:.2g})"
+            for label, score in card["scores"].items()
+            if label.startswith(("fid[", "coverage["))
+        )
+        lines += [
+            f"pretrained/{name}",
+            f"  {settings['dataset']['name']}, {size}x{size} {colour}; {made_by}, "
+            f"{card['step']:,} steps; {', '.join(scores)}",
+            f"  {path.stat().st_size / 1e6:.1f} MB; data: {data['licence']}",
+        ]
+    return "\n".join(lines) or "none in this copy of began"
 
 
 def build(settings: TrainConfig, weights: dict[str, Tensor], device: torch.device) -> nn.Module:
@@ -164,7 +216,7 @@ class TrainedGenerator(nn.Module):
 
 
 def load_generator(ckpt: str | os.PathLike[str] | None, device: str = "cpu") -> TrainedGenerator:
-    """Load the generator of a run folder, a checkpoint, or an exported .safetensors file.
+    """Load the generator of a run folder, a checkpoint, an exported file, or pretrained/NAME.
 
     It is in evaluation mode, and its weights need no gradients. No code in the file is run. Raise
     UserError if it cannot be read.

@@ -1,7 +1,8 @@
 """Export a trained generator to one file, which needs neither the run folder nor `conf/`.
 
-A .safetensors file holds the weights and a card, and `load` reads it without running code. ONNX and
-torch.export files hold the computation too, for programs that do not have began.
+A .safetensors file holds the weights and a card, and `load` reads it without running code; if the
+card has "weights": "float16", they are in half precision. ONNX and torch.export files hold the
+computation too, for programs that do not have began.
 """
 
 import json
@@ -59,7 +60,10 @@ def card_path(path: Path) -> Path:
 
 
 def _safetensors(generator: TrainedGenerator, path: Path, card: str) -> Images:
-    path.write_bytes(save(generator.network.state_dict(), {KEY: card}))
+    weights = generator.network.state_dict()
+    if generator.card.get("weights") == "float16":
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    path.write_bytes(save(weights, {KEY: card}))
     return load_generator(path)
 
 

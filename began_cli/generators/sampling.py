@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from began_cli import images
+from began_cli.gan import latents
 
 CHUNK = 64  # images at a time
 
@@ -27,3 +28,14 @@ def generate(network: nn.Module, z: Tensor) -> Iterator[Tensor]:
 def generate_all(network: nn.Module, z: Tensor) -> Tensor:
     """Return the images of latents z (N, latent_dim): uint8 (N, C, H, W) on the CPU."""
     return torch.cat(list(generate(network, z)))
+
+
+def find_strongest(network: nn.Module, z: Tensor, n: int) -> list[int]:
+    """Return the n axes of the latent z that change its image most, the strongest first.
+
+    An axis is moved from -1 to 1; the change is the mean over all pixels.
+    """
+    walk = latents.traverse(z, range(len(z)), 2)
+    low, high = generate_all(network, walk.flatten(0, 1)).float().chunk(2)
+    change = (high - low).abs().flatten(1).mean(1)
+    return change.argsort(descending=True, stable=True)[:n].tolist()

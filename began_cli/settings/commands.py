@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from began_cli.errors import UserError
+from began_cli.files import ending_of
 from began_cli.settings import checks
 from began_cli.settings.checks import Rule, above_zero, at_least, one_of, read_numbers, require
 from began_cli.settings.fields import command, setting
@@ -18,7 +19,25 @@ COPYING = ("authpct", "c_t")  # that look for copies of training images
 SCORES = (*FEATURE_SCORES, "vendi", "modes", "ndb", "nearest", *COPYING)
 SEEDS_APART = 1_000_000  # between the images of two seeds of `began evaluate`
 REFERENCES = ("train", "test")  # splits that samples are compared with
-EXPORTS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
+# What a file holds, by its ending
+EXPORTS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}
+SHEETS = {".png": "grid", ".npz": "npz"}
+PATHS_DRAWN = {".png": "png", ".gif": "gif", ".webp": "webp", ".npz": "npz"}
+
+
+def choose_format(out: str | None, format: str | None, formats: dict[str, str]) -> str:
+    """Return the format to write: `format`, or else that of the ending of `out`.
+
+    `formats` has the format of each ending; the first is the default. Raise UserError if `out` has
+    an ending of none of them, or of another format.
+    """
+    ending, known = ending_of(out), " or ".join(formats)
+    if not ending:
+        return format or next(iter(formats.values()))
+    wants = f"a file whose name ends in {known}, or a folder, a name without an ending"
+    require(ending in formats, "out", out, wants)
+    require(format in (None, formats[ending]), "format", format, f"{formats[ending]} for out={out}")
+    return formats[ending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +65,7 @@ class SampleConfig:
     images: Any = setting(path=True)
     n: int | None = setting(at_least(1))
     seeds: Any = setting()
-    format: str = setting(one_of("png", "grid", "npz"))
+    format: str | None = setting(one_of("png", "grid", "npz"))
     out: str | None = setting(path=True)
     device: str = setting(checks.device())
 
@@ -54,10 +73,17 @@ class SampleConfig:
         """Raise UserError for settings that do not fit each other."""
         if (self.mode == "reconstruct") != (self.images is not None):
             raise UserError(f"mode={self.mode}: images=… and mode=reconstruct belong together")
-        if self.mode == "reconstruct" and self.format != "grid":
+        if self.mode == "reconstruct":
+            fits = self.format in (None, "grid")
+            require(fits, "format", self.format, "grid for reconstructions")
+            folder = "a folder: mode=reconstruct writes several files"
+            require(not ending_of(self.out), "out", self.out, folder)
+        if self.format == "png" and ending_of(self.out):
             raise UserError(
-                f"format={self.format}: mode=reconstruct makes pictures; leave format=grid"
+                f"out={self.out}: is one file, and format=png writes one per image; name a folder, "
+                "or leave format=png out"
             )
+        choose_format(self.out, self.format, SHEETS)
         seeds = read_numbers(self.seeds, "seeds")
         if seeds is not None and self.n not in (None, len(seeds)):
             raise UserError(
@@ -65,8 +91,9 @@ class SampleConfig:
             )
 
     def normalise(self) -> None:
-        """Make `seeds` a list."""
+        """Make `seeds` a list, and choose the format."""
         self.seeds = read_numbers(self.seeds, "seeds") or list(range(self.n or 64))
+        self.format = choose_format(self.out, self.format, SHEETS)
 
 
 @command("interpolate")
@@ -85,7 +112,7 @@ class InterpolateConfig:
     restarts: int = setting(at_least(1))
     search_steps: int = setting(at_least(1))
     search_lr: float = setting(above_zero(", such as 0.1"))
-    format: str = setting(one_of("png", "gif", "webp", "npz"))
+    format: str | None = setting(one_of(*PATHS_DRAWN.values()))
     fps: float = setting(Rule(lambda value: 1 <= value <= 50, "1 to 50 frames a second"))
     ease: bool = setting()
     out: str | None = setting(path=True)
@@ -104,11 +131,13 @@ class InterpolateConfig:
             raise UserError("mode=slerp: an axis is a straight line; path=traverse wants mode=lerp")
         if self.axes is not None and self.path != "traverse":
             raise UserError(f"axes={self.axes}: path={self.path} has none; use path=traverse")
+        choose_format(self.out, self.format, PATHS_DRAWN)
         if (axes := read_numbers(self.axes, "axes")) is not None:
             require(self.rows in (None, len(axes)), "rows", self.rows, f"{len(axes)}, one an axis")
 
     def normalise(self) -> None:
-        """Make `seeds` and `axes` lists, and give every axis a row."""
+        """Make `seeds` and `axes` lists, give every axis a row, and choose the format."""
+        self.format = choose_format(self.out, self.format, PATHS_DRAWN)
         self.seeds, self.axes = read_numbers(self.seeds, "seeds"), read_numbers(self.axes, "axes")
         if self.axes is not None:
             self.rows = len(self.axes)
@@ -134,15 +163,26 @@ class CompareConfig:
 @command("export")
 class ExportConfig:
     ckpt: str | None = setting(path=True)
-    format: str = setting(one_of(*EXPORTS))
+    format: str | None = setting(one_of(*EXPORTS.values()))
     out: str | None = setting(path=True)
 
     def check(self) -> None:
         """Raise UserError if the name of the file does not fit its format."""
-        if self.out is not None:
-            ending = EXPORTS[self.format]
-            wants = f"a file whose name ends in {ending}"
-            require(self.out.endswith(ending), "out", self.out, wants)
+        choose_format(self.out, self.format, EXPORTS)
+
+    def normalise(self) -> None:
+        """Choose the format."""
+        self.format = choose_format(self.out, self.format, EXPORTS)
+
+
+@command("explore")
+class ExploreConfig:
+    ckpt: str | None = setting(path=True)
+    beside: str | None = setting(path=True)
+    host: str = setting(Rule(bool, "an address, such as 127.0.0.1"))
+    port: int | None = setting(Rule(lambda port: 1 <= port <= 65535, "1 to 65535"))
+    browser: bool = setting()
+    device: str = setting(checks.device())
 
 
 @command("evaluate")

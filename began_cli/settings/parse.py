@@ -23,12 +23,15 @@ OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
 
 
 def file_name(text: str) -> str:
-    """Return the text as a file name: without slashes, and short enough for every system."""
+    """Return the text as a file name: without slashes, and of less than 60 bytes.
+
+    A longer one is cut, and ends in a hash of the whole text.
+    """
     name = re.sub(r"[/\\\s'\"]+", "-", text)
-    if len(name.encode()) <= 200:
+    if len(name.encode()) < 60:
         return name
     short = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{name.encode()[:180].decode(errors='ignore')}-{short}"
+    return f"{name.encode()[:50].decode(errors='ignore')}-{short}"
 
 
 OmegaConf.register_new_resolver("file_name", file_name, replace=True)

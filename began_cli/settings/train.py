@@ -369,6 +369,7 @@ class TrainConfig:
     watch: WatchConfig = setting()
     disk_full: str = setting(one_of("continue", "stop"), resumable=True)
     dry_run: bool = setting(resumable=True)
+    show: bool = setting(resumable=True)
     resume: str | None = setting(path=True, resumable=True)
     out: str = setting(path=True, resumable=True)
 

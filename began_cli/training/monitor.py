@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -23,10 +24,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from began_cli.errors import reason
 from began_cli.files import replacing
 from began_cli.gan.measures import Measures
+from began_cli.terminal import picture_class
 
 STATES = ("k_t", "log_z")  # logged as they are now, not as means
+PATIENCE = 5.0  # seconds without a line, if redirected, until the first that only tells the step
 ON_TERMINAL = ("loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "convergence", "diversity")
 
 
@@ -50,8 +54,16 @@ class Monitor:
     A context manager, which closes the files.
     """
 
-    def __init__(self, run: Path, steps: int, settings: dict[str, Any], resumed_at: int) -> None:
-        """`resumed_at` is the step of the last log before a resumed run's checkpoint, else 0."""
+    def __init__(
+        self,
+        run: Path,
+        steps: int,
+        settings: dict[str, Any],
+        resumed_at: int,
+        show: bool = False,
+    ) -> None:
+        """`resumed_at` is the step of the last log before a resumed run's checkpoint, else 0; with
+        `show` a terminal shows the sample grids."""
         self.run, self.steps = run, steps
         self.logged_at = resumed_at
         self.console = _Console(highlight=False)
@@ -62,6 +74,9 @@ class Monitor:
         self._speed = math.nan
         self.step = self._first_step = 0
         self._values = ""  # the last log's, for the terminal
+        self._patience = PATIENCE
+        self._newest: Path | None = None
+        self._picture = picture_class() if show and self.console.is_terminal else None
         self._log = (run / "train.log").open("a", encoding="utf-8")
         self._open()
         if not resumed_at:
@@ -92,6 +107,17 @@ class Monitor:
         self._metrics.close()
         self._open()
         self.start(step, images)
+
+    def point_to(self, grid: Path) -> None:
+        """Name the newest sample grid on the terminal, and show it there if that is wanted."""
+        self._newest = grid
+        if self._picture is None:
+            return
+        try:
+            self.console.print(self._picture(grid, "auto", "auto"))
+        except Exception as error:  # what a terminal answers must not end a run
+            self._picture = None
+            self.warn(f"show: this terminal shows no pictures ({reason(error)})")
 
     def say(self, text: str) -> None:
         """Write a line to the terminal and train.log."""
@@ -129,6 +155,11 @@ class Monitor:
             self._sums = [value.clone() for value in values]
         self._count += 1
         self._last, self.step = measures, step
+        waited = time.perf_counter() - self._clock
+        if waited > self._patience and not self.console.is_terminal:
+            text = f"step {step:,}/{self.steps:,}  eta {self._eta(step)}"
+            self.console.print(text, markup=False, soft_wrap=True)
+            self._patience = 4 * waited  # the next lines ever later: a log comes in between
 
     def means(self, images: int, **more: float) -> dict[str, float]:
         """Return the means since the last log, `more`, and the images per second.
@@ -194,7 +225,12 @@ class Monitor:
     def __rich__(self) -> Text:
         speed = f"{self._speed:,.0f} images/s" if self._speed == self._speed else "… images/s"
         progress = f"step {self.step:,}/{self.steps:,}  {speed}  eta {self._eta(self.step)}"
-        return Text(f"{progress}  {self._values}", no_wrap=True, overflow="ellipsis")
+        lines = Text(f"{progress}  {self._values}", no_wrap=True, overflow="ellipsis")
+        lines.append(f"\ntensorboard --logdir {shlex.quote(str(self.run))}", style="dim")
+        if self._newest:  # most terminals open a link by a click
+            link = self._newest.absolute().as_uri()
+            lines.append("  ").append(str(self._newest), style=f"dim link {link}")
+        return lines
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums since the last log, so that a resumed run logs the same means."""

@@ -55,7 +55,9 @@ class Previews:
             sheet = images.draw_points(fakes, self.reals)
         else:
             sheet = images.grid(images.to_uint8(fakes), 8)
-        images.save_png(sheet, run / "samples" / f"step-{step:08d}.png")
+        grid = run / "samples" / f"step-{step:08d}.png"
+        images.save_png(sheet, grid)
+        monitor.point_to(grid)
         monitor.log_image("samples", sheet, step)
         if self.points:
             return

@@ -118,7 +118,7 @@ def open_monitor(cfg: TrainConfig, saved: dict[str, Any] | None) -> Monitor | No
     run = Path(cfg.out)
     (run / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
     logged_at = saved["monitor"].get("logged_at", 0) if saved else 0
-    return Monitor(run, cfg.steps, flatten(to_plain(cfg)), logged_at)
+    return Monitor(run, cfg.steps, flatten(to_plain(cfg)), logged_at, cfg.show)
 
 
 def seed_everything(seed: int) -> None:

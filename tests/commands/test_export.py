@@ -56,11 +56,14 @@ def test_places_that_cannot_be_written(began, tiny_run, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = began("export", f"ckpt={tiny_run}", "out=file/g.safetensors")
     assert code == 2
-    assert "out=file/g.safetensors: cannot write" in err
-    (tmp_path / "folder.safetensors").mkdir()
-    code, _, err = began("export", f"ckpt={tiny_run}", "out=folder.safetensors")
-    assert code == 2
-    assert "is a folder" in err
+    assert "out=file: cannot be written to" in err
+
+
+def test_a_folder_and_an_ending(began, tiny_run, tmp_path):
+    assert began("export", f"ckpt={tiny_run}", "out=made")[0] == 0
+    assert (tmp_path / "made" / "generator-step-00000004.safetensors").exists()
+    assert began("export", f"ckpt={tiny_run}", "out=g.pt2")[0] == 0
+    assert torch.export.load("g.pt2").module()(torch.zeros(3, 8)).shape == (3, 1, 16, 16)
 
 
 def test_points_are_refused(began, tmp_path):

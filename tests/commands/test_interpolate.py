@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,25 @@ def test_strips(began, tiny_run, tmp_path):
     for column, z in enumerate((a, middle, b)):  # the ends, and the mean latent between
         (expected,) = made(tiny_run, z[None])
         assert (strip_image(tmp_path / "o" / "lerp-row-00.png", column) == expected).all()
+
+
+def test_out_may_be_a_file(began, tiny_run, two, tmp_path):
+    line = ["interpolate", f"ckpt={tiny_run}", "steps=3"]
+    assert began(*line, "rows=2", "out=o")[0] == 0
+    for name in ("sheet.png", "walk.gif", "walk.webp"):
+        code, out, err = began(*line, "rows=2", f"out=made/{name}")
+        assert code == 0, err
+        assert out.endswith(f": made/{name}\n")
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "sheet.png",
+        "walk.gif",
+        "walk.webp",
+    }
+    assert Path("made/sheet.png").read_bytes() == Path("o/lerp.png").read_bytes()
+    assert Image.open("made/walk.gif").n_frames == 4
+    # latents that were searched for are kept beside the file
+    assert began(*line, "images=[a.png,b.png]", "out=real/pair.gif", *QUICK)[0] == 0
+    assert {path.name for path in (tmp_path / "real").iterdir()} == {"pair.gif", "pair.npz"}
 
 
 def test_animation_goes_to_and_fro(began, tiny_run, tmp_path):

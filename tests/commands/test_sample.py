@@ -51,6 +51,17 @@ def test_grid_and_default_places(began, tiny_run):
     assert sheet.size == (8 * 18 + 2, 8 * 18 + 2)
 
 
+def test_out_may_be_a_file(began, tiny_run, tmp_path):
+    line = ["sample", f"ckpt={tiny_run}", "n=3"]
+    for name in ("digits.png", "deep/digits.npz"):
+        code, out, err = began(*line, f"out={name}")
+        assert code == 0, err
+        assert out.endswith(f": {name}\n")
+    assert Image.open(tmp_path / "digits.png").size == (2 * 18 + 2, 2 * 18 + 2)
+    assert np.load(tmp_path / "deep" / "digits.npz")["images"].shape == (3, 16, 16, 1)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["digits.npz"]
+
+
 def test_newest_run_is_the_default(began, tiny_run, tmp_path):
     (tmp_path / "outputs").mkdir()
     tiny_run.rename(tmp_path / "outputs" / "mine")

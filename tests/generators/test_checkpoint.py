@@ -81,6 +81,20 @@ def test_later_checkpoints_are_set_aside_and_leftovers_swept(tmp_path):
     assert not leftover.exists()
 
 
+def test_what_was_set_aside_goes_when_the_run_has_come_as_far(tmp_path):
+    for step in (2, 4, 6):
+        checkpoint.save(checkpoint.path_for(tmp_path, step), state())
+    checkpoint.save(checkpoint.best_path(tmp_path, 5), state())
+    checkpoint.set_aside(tmp_path, 2)
+    left = {3: {4, 5, 6}, 4: {5, 6}, 5: {6}, 6: set()}
+    for step, expected in left.items():
+        checkpoint.save(checkpoint.path_for(tmp_path, step), state())
+        checkpoint.keep_newest(tmp_path, 2)
+        aside = (tmp_path / "checkpoints").glob("*.superseded")
+        assert {checkpoint.step_of(path) for path in aside} == expected
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
 def test_newest_run_is_found(tmp_path):
     for i, run in enumerate(("b", "a")):
         path = checkpoint.path_for(tmp_path / "outputs" / run, 1)

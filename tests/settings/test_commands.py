@@ -28,9 +28,16 @@ BAD = {
     "interpolate format=mp4": "format=mp4: wants one of png, gif, webp, npz",
     "sample mode=reconstruct": "images=… and mode=reconstruct belong together",
     "sample images=a.png": "images=… and mode=reconstruct belong together",
-    "sample mode=reconstruct images=a format=npz": "leave format=grid",
+    "sample mode=reconstruct images=a format=npz": "format=npz: wants grid for reconstructions",
+    "sample mode=reconstruct images=a out=b.png": "wants a folder: mode=reconstruct writes",
+    "sample out=a.jpg": "out=a.jpg: wants a file whose name ends in .png or .npz, or a folder",
+    "sample out=a.png format=npz": "format=npz: wants grid for out=a.png",
+    "sample out=a.png format=png": "out=a.png: is one file, and format=png writes one per image",
+    "interpolate out=a.mp4": "ends in .png or .gif or .webp or .npz, or a folder",
+    "interpolate out=a.gif format=png": "format=png: wants gif for out=a.gif",
     "export format=pickle": "format=pickle: wants one of safetensors, onnx, torch",
-    "export format=onnx out=x.pt": "out=x.pt: wants a file whose name ends in .onnx",
+    "export out=x.pt": "out=x.pt: wants a file whose name ends in .safetensors or .onnx or .pt2",
+    "export format=onnx out=x.pt2": "format=onnx: wants torch for out=x.pt2",
 }
 
 
@@ -111,9 +118,20 @@ def test_lists_and_numbers_that_are_refused(command, line, message):
 
 
 @pytest.mark.parametrize(
-    ("format", "name"), [("safetensors", "g.safetensors"), ("onnx", "g.onnx"), ("torch", "g.pt2")]
+    ("line", "format"),
+    [
+        ("sample", "grid"),
+        ("sample out=folder", "grid"),
+        ("sample out=folder format=png", "png"),
+        ("sample out=x.npz", "npz"),
+        ("sample out=x.png", "grid"),
+        ("interpolate out=folder", "png"),
+        ("interpolate out=walk.webp", "webp"),
+        ("interpolate out=walk.gif format=gif", "gif"),
+        ("export", "safetensors"),
+        ("export out=g.onnx", "onnx"),
+        ("export out=g.pt2", "torch"),
+    ],
 )
-def test_a_file_to_export_is_named_by_its_format(format, name):
-    assert settings("export", f"format={format}", f"out={name}").out == name
-    with pytest.raises(UserError, match=r"^out=g\.bin: wants a file whose name ends in \."):
-        settings("export", f"format={format}", "out=g.bin")
+def test_the_format_follows_from_the_ending(line, format):
+    assert settings(*line.split()).format == format

@@ -12,8 +12,8 @@ from began_cli.settings.train import PATHS, RESUMABLE
 FROZEN = """
     checkpoint_every compile dataset.cache dataset.device dataset.fallback dataset.root device
     devices disk_full dry_run evaluate_every evaluation.extractor evaluation.n evaluation.score
-    evaluation.weights log_every out resume sample_every steps watch.diversity watch.patience
-    watch.rollbacks watchdog
+    evaluation.weights log_every out resume sample_every show steps watch.diversity
+    watch.patience watch.rollbacks watchdog
 """
 
 
@@ -24,8 +24,8 @@ def test_the_settings_that_a_resumed_run_may_change_are_frozen():
 def test_the_settings_that_are_paths():
     train = {"dataset.cache", "dataset.root", "out", "resume"}
     train |= {"evaluation.weights", "evaluation.extractor"}
-    others = {"cache", "ckpt", "extractor", "images", "latents", "out", "root", "runs", "weights"}
-    others |= {"test_root"}
+    others = {"beside", "cache", "ckpt", "extractor", "images", "latents", "out", "root", "runs"}
+    others |= {"test_root", "weights"}
     assert train | others == PATHS
 
 

@@ -17,7 +17,7 @@ FROZEN = """
     model.skips model.upsample model.width optimizer.betas optimizer.eps
     optimizer.lr optimizer.lr_d optimizer.lr_g optimizer.name out precision resume sample_every
     schedule.cooldown
-    schedule.floor schedule.name schedule.threshold schedule.window seed steps watch.diversity
+    schedule.floor schedule.name schedule.threshold schedule.window seed show steps watch.diversity
     watch.patience watch.rollbacks watchdog
 """
 

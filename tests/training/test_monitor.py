@@ -78,6 +78,25 @@ def test_sums_come_back_with_the_state(tmp_path):
         assert monitor.means(12)["loss_d"] == 3.0
 
 
+def test_redirected_output_tells_the_step_before_the_first_log(tmp_path, monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("began_cli.training.monitor.time.perf_counter", lambda: clock[0])
+    one = Measures({"loss_d": torch.tensor(1.0)}, torch.zeros(4), torch.zeros(4))
+    told = []
+    with Monitor(tmp_path, 1000, {}, 0) as monitor:
+        monitor.start(0, 0)
+        for step in range(1, 61):
+            clock[0] = 2.0 * step
+            monitor.add(one, step)
+            told += [step] * bool(capsys.readouterr().out)
+        assert told == [3, 13, 53]  # after 6 s, and then ever later
+        clock[0] += 4
+        monitor.log(61, 244, monitor.means(244))
+        capsys.readouterr()
+        monitor.add(one, 62)
+    assert capsys.readouterr().out == ""  # a log says more
+
+
 def test_metrics_are_cut_back_to_a_step_and_to_whole_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n[]\n{"step": 3}\n{"step": ')

@@ -180,10 +180,13 @@ def test_going_on_from_an_older_checkpoint_sets_the_newer_aside(began, digits, t
     run = tmp_path / "run"
     assert began(*line(digits, run, "steps=6", "checkpoint_every=3"))[0] == 0
     older = run / "checkpoints" / "step-00000003.pt"
-    code, out, _ = began("train", f"resume={older}", "steps=6", "checkpoint_every=1")
+    code, out, _ = began("train", f"resume={older}", "steps=5", "checkpoint_every=1")
     assert code == 0
     assert "set aside" in out
-    assert (run / "checkpoints" / "step-00000006.superseded").exists()
+    aside = run / "checkpoints" / "step-00000006.superseded"
+    assert aside.exists()
+    assert began("train", f"resume={run}", "steps=6")[0] == 0
+    assert not aside.exists()  # the run has come as far again
 
 
 def test_a_refused_resume_sets_nothing_aside(began, digits, tmp_path):
