@@ -46,10 +46,20 @@ def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimi
     """Return the optimizer that the settings name, for the weights of one network."""
     betas = first, second = c.betas[0], c.betas[1]
     weights = list(network.parameters())
+    device = weights[0].device.type
+    graphs = device == "cuda"  # the state is then on the device, where a CUDA graph finds it
     if c.name == "rmsprop":
-        return RMSprop(weights, lr=lr, alpha=second, momentum=first, eps=c.eps, foreach=True)
-    fused = weights[0].device.type in ("cpu", "cuda")
+        return RMSprop(
+            weights,
+            lr=lr,
+            alpha=second,
+            momentum=first,
+            eps=c.eps,
+            foreach=True,
+            capturable=graphs,
+        )
+    fused = device in ("cpu", "cuda")
+    options = {"lr": lr, "betas": betas, "eps": c.eps, "fused": fused, "capturable": graphs}
     if isinstance(c, AdamWOptimizerConfig):
-        decay = c.weight_decay
-        return AdamW(weights, lr=lr, betas=betas, eps=c.eps, weight_decay=decay, fused=fused)
-    return Adam(weights, lr=lr, betas=betas, eps=c.eps, fused=fused)
+        return AdamW(weights, weight_decay=c.weight_decay, **options)
+    return Adam(weights, **options)
