@@ -152,7 +152,9 @@ def null_gpu(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("nullgpu")
     build = ["g++", "-O1", "-fPIC", "-shared", "-w"]
     include = [f"-I{NULL_GPU}", f"-I{headers[0]}"]
-    subprocess.run([*build, *include, "-o", out / "runtime.so", NULL_GPU / "runtime.cpp"], check=True)
+    subprocess.run(
+        [*build, *include, "-o", out / "runtime.so", NULL_GPU / "runtime.cpp"], check=True
+    )
     driver = ["gcc", "-fPIC", "-shared", "-w", "-o", out / "libcuda.so.1", NULL_GPU / "driver.c"]
     subprocess.run(driver, check=True)
     return out

@@ -6,7 +6,6 @@ import torch
 from conftest import TINY, settings
 from torch import nn
 
-from began_cli.gan import networks
 from began_cli.gan.build import build, build_optimizer
 
 CPU = torch.device("cpu")

@@ -20,10 +20,13 @@ from began_cli.data.sources import Source
 from began_cli.device import pick_device
 from began_cli.gan import graph
 from began_cli.gan.latents import LatentStream
+from began_cli.gan.update import Update
+from began_cli.training import watchdog
 from began_cli.training.setup import Parts, build_parts, seed_everything
 
 torch.backends.cudnn.enabled = False  # there is none
 graph.distance = lambda *_: 0.0
+watchdog.finite = lambda _: True
 NAMES = ("launches", "syncs", "to_device", "pageable", "to_host", "on_device", "graphs", "nodes")
 NAMES += ("escaped", "allocations")
 
@@ -36,13 +39,15 @@ def counts() -> dict[str, int]:
 
 
 def parts(*line: str) -> Parts:
-    """Return the parts of a tiny run on random pixels."""
-    cfg = settings("train", *TINY, "device=cuda", *line)
+    """Return the parts of a tiny run on random pixels, on the GPU if the line names no device."""
+    cuda = () if any(word.startswith("device=") for word in line) else ("device=cuda",)
+    cfg = settings("train", *TINY, *cuda, *line)
     d = cfg.dataset
     seed_everything(cfg.seed)
     pixels = torch.randint(0, 256, (50, *d.image_shape), dtype=torch.uint8)
     device = pick_device(cfg.device)
-    torch.cuda.set_device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return build_parts(cfg, Source(pixels, "noise"), device)
 
 
@@ -79,7 +84,6 @@ def take_steps(lines: list[list[str]], steps: int = 3) -> list[dict[str, Any]]:
 def draw(device: str, n: int, state: list[Any] | None = None) -> list[Any]:
     """Return latents and rows of images from n draws of both streams, and the streams' states."""
     where = pick_device(device)
-    torch.manual_seed(0)
     pixels = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1)
     latents = LatentStream(4, 3, 7, where)
     batches = Batches(pixels.to(where), 8, 7, where, flip=True)
@@ -88,16 +92,66 @@ def draw(device: str, n: int, state: list[Any] | None = None) -> list[Any]:
         batches.load_state_dict(state[1])
     drawn = []
     for _ in range(n):
-        taken, flipped = batches._take() if device == "cpu" else batches._block()
+        taken, flipped = batches._take() if batches._block is None else batches._block()
         drawn.append([latents().tolist(), taken.tolist(), flipped.tolist()])
     batches._given = (batches.epoch, batches.position)
     return [drawn, [latents.state_dict()["generator"].tolist(), batches.state_dict()]]
 
 
-def began(lines: list[list[str]]) -> list[list[Any]]:
-    """Run `began …` for each line in this process: exit code, stdout, stderr, and the counts."""
+def refused_in_a_capture() -> dict[str, bool]:
+    """Return whether each kind of work spoils a capture."""
+    x, pageable, pinned = torch.ones(3, device="cuda"), torch.ones(3), torch.ones(3).pin_memory()
+    default = torch.cuda.default_stream()
+
+    def on_default() -> None:
+        with torch.cuda.stream(default):
+            x.add_(1)
+
+    work = {
+        "a kernel": lambda: x.add_(1),
+        "memory of a pool": lambda: torch.zeros(2**24, device="cuda"),
+        "a copy from pinned memory": lambda: x.copy_(pinned, non_blocking=True),
+        "a copy from pageable memory": lambda: x.copy_(pageable, non_blocking=True),
+        "reading a value": x.sum().item,
+        "waiting for the device": torch.cuda.synchronize,
+        "the legacy stream": on_default,
+    }
+    refused = {}
+    for name, each in work.items():
+        try:
+            with torch.cuda.graph(torch.cuda.CUDAGraph()):
+                each()
+            refused[name] = False
+        except RuntimeError:
+            refused[name] = True
+    return refused
+
+
+def place(pairs: list[list[str]]) -> list[str]:
+    """Take a step for each pair of `device` and `dataset.device`: what went wrong, or nothing."""
     results = []
+    for device, held in pairs:
+        try:
+            update, batches, latents = parts(f"device={device}", f"dataset.device={held}")
+            if device != "cpu":
+                graph.capture(update, batches, latents)
+            update(batches, latents)
+            results.append("")
+        except Exception as error:
+            results.append(f"{type(error).__name__}: {error}")
+    return results
+
+
+def began(lines: list[list[str]]) -> list[list[Any]]:
+    """Run `began …` for each line in this process: exit code, stdout, stderr, and the counts.
+
+    After `!fail` the step waits for the device, so that it cannot be captured.
+    """
+    results, average = [], Update._average
     for line in lines:
+        if line[0] == "!fail":
+            line = line[1:]
+            Update._average = lambda self: average(self) or torch.cuda.synchronize()
         sys.argv = ["began", *line]
         code, out, err, before = 0, io.StringIO(), io.StringIO(), counts()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -108,6 +162,7 @@ def began(lines: list[list[str]]) -> list[list[Any]]:
         after = {name: count - before[name] for name, count in counts().items()}
         after["initialised"] = torch.cuda.is_initialized()
         results.append([code, out.getvalue(), err.getvalue(), after])
+        Update._average = average
     return results
 
 

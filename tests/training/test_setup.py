@@ -10,7 +10,6 @@ from conftest import TINY, settings
 
 from began_cli.data import sources
 from began_cli.errors import UserError
-from began_cli.generators import checkpoint
 from began_cli.training import setup
 from began_cli.training.setup import claim_folder
 
