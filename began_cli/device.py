@@ -115,9 +115,8 @@ def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
         return images
     held = device if where == device.type else torch.device(where)
     if held not in (device, torch.device("cpu")):
-        raise UserError(
-            f"dataset.device={where}: the run is on device={device}; use auto, {device} or cpu"
-        )
+        choices = "auto or cpu" if device.type == "cpu" else f"auto, {device} or cpu"
+        raise UserError(f"dataset.device={where}: the run is on device={device}; use {choices}")
     return images.to(held)
 
 

@@ -59,12 +59,15 @@ class FixedStep:
         for stream in self.streams:
             stream.fix(0)
 
-    def capture(self) -> None:
-        """Capture a step, which is not taken. Some steps must have been taken before."""
+    def capture(self, stream: torch.cuda.Stream) -> None:
+        """Capture a step on this stream, which is not taken. Some must have been taken on it."""
         self.prepare()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.measures = self.update.take(*self.streams)
+        try:
+            with torch.cuda.graph(graph, stream=stream):
+                self.measures = self.update.take(*self.streams)
+        except RuntimeError as error:  # where it ends; why it broke off was raised before
+            raise error.__context__ or error from None
         self.graph = graph
 
 
@@ -75,28 +78,30 @@ def capture(update: Update, batches: Stream, latents: Stream) -> float:
     which is restored at the end. Return the `distance` of both. Raise RuntimeError if it is more
     than TOLERANCE, or whatever the capture raises; the step is then as before.
     """
-    start = Snapshot(update, batches, latents)
-    step = FixedStep(update, batches, latents)
-    try:
-        side = torch.cuda.Stream()  # as PyTorch asks for steps before a capture
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+    device = next(update.generator.parameters()).device
+    with torch.cuda.device(device):
+        start = Snapshot(update, batches, latents)
+        step = FixedStep(update, batches, latents)
+        try:
+            side = torch.cuda.Stream()  # a capture cannot be on the default one
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                measures = [update(batches, latents) for _ in range(STEPS)][-1]
+            torch.cuda.current_stream().wait_stream(side)
+            eager = Snapshot(update, batches, latents, measures)
+            start.restore()
+            step.capture(side)
+            start.restore()
             measures = [update(batches, latents) for _ in range(STEPS)][-1]
-        torch.cuda.current_stream().wait_stream(side)
-        eager = Snapshot(update, batches, latents, measures)
-        start.restore()
-        step.capture()
-        start.restore()
-        measures = [update(batches, latents) for _ in range(STEPS)][-1]
-        gap = distance(start, eager, Snapshot(update, batches, latents, measures))
-        if not gap <= TOLERANCE:
-            raise RuntimeError(f"{STEPS} captured steps differ from eager ones by {gap:.1%}")
-        start.restore()
-    except Exception:
-        step.end()
-        start.restore()
-        raise
-    return gap
+            gap = distance(start, eager, Snapshot(update, batches, latents, measures))
+            if not gap <= TOLERANCE:
+                raise RuntimeError(f"{STEPS} captured steps differ from eager ones by {gap:.1%}")
+            start.restore()
+        except Exception:
+            step.end()
+            start.restore()
+            raise
+        return gap
 
 
 class Snapshot:

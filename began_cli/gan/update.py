@@ -375,18 +375,23 @@ class Update:
 
 
 def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Load an optimizer's state, also one that was saved on another kind of device.
+    """Load an optimizer's state, also one of another kind of device and another precision.
 
-    State that exists stays where it is in memory, as CUDA graphs need it.
+    It is laid out in memory as the weights are, which a fused optimizer needs. State that exists
+    stays where it is, as a CUDA graph needs it.
     """
     kinds = ("fused", "foreach", "capturable")
     own = {name: optimizer.param_groups[0].get(name) for name in kinds}
     before = {weight: dict(slots) for weight, slots in optimizer.state.items()}
     groups = [group | own for group in saved["param_groups"]]
     optimizer.load_state_dict(saved | {"param_groups": groups})
-    for weight, slots in before.items():
+    for weight, slots in optimizer.state.items():
         for name, value in slots.items():
-            optimizer.state[weight][name] = value.copy_(optimizer.state[weight][name])
+            place = before.get(weight, {}).get(name)
+            if place is None and value.stride() != weight.stride() and value.ndim:
+                place = torch.empty_like(weight)
+            if place is not None:
+                slots[name] = place.copy_(value)
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

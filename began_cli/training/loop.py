@@ -317,6 +317,8 @@ class Training:
         """Capture the step in a CUDA graph if `graph` says so; go on with a warning if that fails,
         or if the captured steps are not those that the run would take."""
         if not self.cfg.wants_graph(self.device.type):
+            if self.cfg.graph == "auto" and self.device.type == "cuda":
+                self.monitor.say("graph=auto: several processes take their steps without")
             return
         start = time.perf_counter()
         try:

@@ -632,7 +632,7 @@ def test_every_run_of_a_sweep_in_one_process_is_compiled(compilations):
 
 
 def small_run(*line: str) -> tuple[Update, Batches, LatentStream]:
-    cfg = settings("train", "model=mlp", *TINY, *line)
+    cfg = settings("train", *TINY, "model=mlp", *line)
     pixels = torch.randint(0, 256, (50, 1, 16, 16), dtype=torch.uint8)
     update = build(cfg, pixels, CPU)
     return update, Batches(pixels, 4, 0, CPU), LatentStream(4, 8, 0, CPU)
@@ -668,6 +668,20 @@ def test_the_state_of_a_run_on_a_gpu_is_loaded_on_a_cpu(optimizer):
         each.joint_step(x, z)
     ours, theirs = graph.state_tensors(update), graph.state_tensors(again)
     assert all(map(torch.equal, ours, theirs))
+
+
+def test_the_state_of_another_precision_is_laid_out_as_the_weights():
+    """Mistake: a CPU's run goes on in bf16, and fused Adam refuses moments with other strides."""
+    line = ("loss=gan", "model=began")
+    full, batches, latents = small_run(*line)
+    full(batches, latents)
+    cfg = settings("train", *line, *TINY)
+    half = build(cfg, torch.zeros(4, 1, 16, 16, dtype=torch.uint8), CPU, torch.bfloat16)
+    half.load_state_dict(copy.deepcopy(full.state_dict()))
+    for optimizer in (half.optimizer_g, half.optimizer_d):
+        for weight, slots in optimizer.state.items():
+            assert slots["exp_avg"].stride() == slots["exp_avg_sq"].stride() == weight.stride()
+    assert all(map(torch.equal, graph.state_tensors(full), graph.state_tensors(half)))
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ Each function takes and returns what JSON can hold. Values mean nothing here: ke
 
 import contextlib
 import ctypes
+import importlib
 import io
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -186,6 +188,19 @@ def compile_max(loss: str, model: str) -> dict[str, Any]:
         measures = update(batches, latents)
         torch.stack(list(measures.scalars.values()))
     return {"before": before, "after": compilations, "graphs": counts()["graphs"]}
+
+
+def gpu_check(line: list[str]) -> list[Any]:
+    """Run scripts/gpu_check.py: exit code and stdout."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+    module = importlib.import_module("gpu_check")
+    sys.argv, code, out = ["gpu_check.py", *line], 0, io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            module.main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+    return [code, out.getvalue()]
 
 
 if __name__ == "__main__":

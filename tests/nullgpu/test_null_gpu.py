@@ -22,8 +22,8 @@ def check_steps(results: list[dict]) -> None:
             step = result[kind]
             for name in ("syncs", "pageable", "to_host", "allocations", "nodes", "escaped"):
                 assert step[name] == 0, (result["line"], kind, name, step)
-            assert step["gradients stay"], result["line"]
         step = result["captured"]
+        assert step["gradients stay"], result["line"]
         assert step["launches"] == step["graphs"] == 1, result
         # The controls, and of images in main memory each batch: to the device, to its place there.
         batches = 5 if "wgan" in result["line"] else 1
@@ -122,12 +122,13 @@ def test_nothing_is_read_between_two_logs(on_gpu, digits):
     assert more["to_device"] <= 60 + 4  # the controls, while the average's weight changes
 
 
-def test_graph_off_and_several_reasons_to_go_on_without(on_gpu, digits):
+def test_without_a_graph_or_when_its_capture_fails_a_run_takes_its_steps(on_gpu, digits):
     common = ["train", f"dataset.root={digits}", *TINY, "device=cuda", "steps=2"]
     off, failed = on_gpu("began", [[*common, "graph=off", "out=a"], ["!fail", *common, "out=b"]])
     assert (off[0], off[3]["graphs"]) == (0, 0), off
     assert (failed[0], failed[3]["graphs"]) == (0, 0), failed
-    assert "graph=auto: a wait; going on without" in failed[2]
+    reason = "CUDA error: operation not permitted during capture"
+    assert f"warning: graph=auto: {reason}; going on without" in failed[1]
 
 
 @pytest.mark.parametrize(
