@@ -16,6 +16,7 @@ Prints Markdown and writes JSON. Exits with 1 if a check fails.
 """
 
 import copy
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -190,7 +191,7 @@ def measure_speeds(
     amp = None
     rows: list[Row] = []
     for name in variants:
-        torch.cuda.reset_peak_memory_stats(device)
+        free_memory(device)
         parts = new_parts(cfg, device)
         amp = parts.update.amp
         rows.append({"variant": name, "precision": pick_precision(cfg.precision, device)})
@@ -208,6 +209,7 @@ def measure_speeds(
         except Exception as error:  # of the compiler or the capture
             rows[-1]["error"] = reason(error)
         rows[-1]["memory"] = torch.cuda.max_memory_allocated(device)
+        del parts
     peak = measure_peak(device, amp)
     for row in rows:
         if "FLOPS" in row:
@@ -221,13 +223,20 @@ def measure_public(cfg: TrainConfig, seconds: float, device: torch.device) -> li
     loss: Any = cfg.loss
     rows = []
     for name in ("three passes", "two phases"):
-        torch.cuda.reset_peak_memory_stats(device)
+        free_memory(device)
         reference = Reference(update, loss.gamma, loss.lambda_k, cfg.optimizer.lr)
         step = reference.three_passes if name == "three passes" else reference.two_phases
         row = time_step(lambda step=step: step(batches(), latents()), seconds, device)
         row |= {"variant": name, "precision": "fp32", "images/s": cfg.batch_size / row["seconds"]}
         rows.append(row | {"memory": torch.cuda.max_memory_allocated(device)})
     return rows
+
+
+def free_memory(device: torch.device) -> None:
+    """Free what earlier steps have left, so that the next peak is that of the next ones."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
 
 
 def time_step(step: Callable[[], Any], seconds: float, device: torch.device) -> Row:
