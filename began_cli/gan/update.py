@@ -381,7 +381,7 @@ def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     stays where it is, as a CUDA graph needs it.
     """
     kinds = ("fused", "foreach", "capturable")
-    own = {name: optimizer.param_groups[0].get(name) for name in kinds}
+    own = {name: value for name, value in optimizer.param_groups[0].items() if name in kinds}
     before = {weight: dict(slots) for weight, slots in optimizer.state.items()}
     groups = [group | own for group in saved["param_groups"]]
     optimizer.load_state_dict(saved | {"param_groups": groups})
