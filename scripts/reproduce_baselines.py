@@ -3,8 +3,8 @@
     python scripts/reproduce_baselines.py [--seconds 300] [--fid 100] [--seeds 0 1 …]
         [--slice 20] [--json FILE] [--only NAME …] [-- dataset.root=FOLDER setting=value …]
 
-plain_began       three D passes per step; k_t is not clamped                    (loss=began)
-summed_began      the same with k_t clamped, but D minimises L_D + L_G           (loss=began)
+plain_began       three D passes per step; k_t is not clamped                    (loss=began_paper)
+summed_began      the same with k_t clamped, but D minimises L_D + L_G           (loss=began_paper)
 log_sigmoid_bgan  L_G = 1/2 E[(log D - log(1 - D))^2], D a sigmoid               (loss=bgan)
 mse_ebgan         E = mean squared error, the norm's margin, the batch's hinge   (loss=ebgan)
 
@@ -157,10 +157,10 @@ class Scheme(NamedTuple):
 
 
 SCHEMES = {
-    "began_relative": Scheme("began_relative"),
     "began": Scheme("began"),
-    "plain_began": Scheme("began", PlainBegan),
-    "summed_began": Scheme("began", SummedBegan),
+    "began_paper": Scheme("began_paper"),
+    "plain_began": Scheme("began_paper", PlainBegan),
+    "summed_began": Scheme("began_paper", SummedBegan),
     "bgan": Scheme("bgan"),
     "log_sigmoid_bgan": Scheme("bgan", LogSigmoidBgan),
     "ebgan": Scheme("ebgan"),

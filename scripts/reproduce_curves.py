@@ -31,12 +31,12 @@ FAR = 20  # times the largest value of the first run, after its first quarter
 # For each page, the measures to draw and the runs: label -> settings.
 PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
     "began": (
-        ("loss_real", "loss_fake", "k_t", "diversity"),
+        ("loss_real", "loss_fake", "k_t", "convergence", "diversity"),
         {
-            "healthy (began_relative)": ["loss=began"],
-            "collapse, k_t on 0 (loss=began)": ["loss=began"],
-            "collapse in balance (gamma=0.3)": ["loss=began", "loss.gamma=0.3"],
-            "k_t on 1 (gamma=8)": ["loss=began", "loss.gamma=8"],
+            "healthy (began)": ["loss=began"],
+            "collapse (began, gamma=0.5)": ["loss=began", "loss.gamma=0.5"],
+            "D never learns (began, lr_d=1e-7)": ["loss=began", "optimizer.lr_d=1e-7"],
+            "collapse (began_paper)": ["loss=began_paper"],
         },
     ),
     "ebgan": (

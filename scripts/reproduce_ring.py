@@ -20,7 +20,7 @@ from began_cli.training.previews import sample
 from began_cli.training.setup import build_parts
 
 PACKED = ("gan", "bgan", "wgan_gp", "wgan")
-LOSSES = ("gan", "bgan", "wgan_gp", "wgan", "ebgan", "ebgan_pt", "began")
+LOSSES = ("gan", "bgan", "wgan_gp", "wgan", "ebgan", "ebgan_pt", "began", "began_paper")
 
 
 def main() -> None:

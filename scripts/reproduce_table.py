@@ -32,15 +32,18 @@ from common import (
 )
 
 from began_cli.errors import UserError
+from began_cli.evaluation.attributes import Shares
 from began_cli.generators import checkpoint
 from began_cli.settings.fields import GROUPS
 
-LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_relative")
+LOSSES = ("bgan", "gan", "wgan", "wgan_gp", "ebgan", "ebgan_pt", "began", "began_paper")
 FOLDERS = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "cifar10": "cifar10"}
 FOLDERS["stacked_mnist"] = "mnist"  # it is made of MNIST
+FOLDERS["avatars"] = ""  # began ships all of them
 WITH_FALLBACK = ("mnist", "stacked_mnist")  # began ships images for these
 SCORES = ("fid", "kid", "precision", "recall", "coverage", "modes", "modes_kl")
 RAREST = "rarest class, %"
+RAREST_VALUE = "rarest value"  # of an attribute, as a part of its share among real images
 
 
 def main() -> None:
@@ -79,7 +82,8 @@ def run_folder(loss: str, seed: int, dataset: str, args: argparse.Namespace) -> 
 
 def make_table(dataset: str, args: argparse.Namespace) -> str:
     """Train what is missing, and return a row per loss: mean ± standard deviation over seeds."""
-    names = ["steps", *SCORES, RAREST, "images/s", "minutes"]
+    rarest = RAREST_VALUE if dataset == "avatars" else RAREST
+    names = ["steps", *SCORES, rarest, "images/s", "minutes"]
     rows = [f"| {dataset} | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     floors: dict[str, float] = {}
     steps = {loss: count_steps(loss, dataset, args) for loss in args.losses}
@@ -125,7 +129,8 @@ def complete_run(run: Path, loss: str, steps: int, args: argparse.Namespace) -> 
     if read_evaluation(run, steps):
         return
     dataset, seed = run.parent.name, run.name.rpartition("-")[2]
-    root = [] if args.root is None else [str((args.root / FOLDERS[dataset]).absolute())]
+    folder = FOLDERS[dataset]
+    root = [str((args.root / folder).absolute())] if args.root and folder else []
     if newest_step(run) == 0:
         line = [f"loss={loss}", f"dataset={dataset}", f"seed={seed}", "log_every=100", *args.set]
         line += [f"dataset.root={folder}" for folder in root]
@@ -152,6 +157,9 @@ def read_run(run: Path, step: int, floors: dict[str, float]) -> dict[str, float]
     if "classes" in entry:
         numbers[RAREST] = min(class_shares(entry["classes"]))
         floors[RAREST] = min(class_shares(entry["real_classes"]))
+    if "attributes" in entry:
+        shares = [Shares(**each) for each in entry["attributes"].values()]
+        numbers[RAREST_VALUE] = min(each.rarest[1] for each in shares)
     logs = [log for log in read_logs(run) if log["step"] <= step]
     speeds = [log["train/images_per_second"] for log in logs]
     counts = [0, *(log["images"] for log in logs)]

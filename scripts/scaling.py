@@ -27,7 +27,7 @@ from began_cli.gan.flops import count_flops
 
 CPU = torch.device("cpu")
 LINES = {
-    "mnist, began_relative": ["loss=began", "dataset=mnist"],
+    "mnist, began": ["loss=began", "dataset=mnist"],
     "mnist, bgan": ["loss=bgan", "dataset=mnist"],
     "faces64": ["recipe=faces64", "dataset.root=x"],
     "faces128": ["recipe=faces128", "dataset.root=x"],

@@ -262,7 +262,13 @@ def test_a_process_has_a_device_of_its_own(pair):
 
 # --- the whole program ----------------------------------------------------------------------------
 
-RUN = ["loss=began_paper", "dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size=8"]
+RUN = [
+    "loss=began_paper",
+    "dataset=mnist",
+    "dataset.image_size=16",
+    "dataset.width=4",
+    "batch_size=8",
+]
 RUN += ["device=cpu", "log_every=10", "sample_every=1000", "checkpoint_every=20", "ema.decay=0.9"]
 
 

@@ -195,7 +195,32 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
     empty = {name for name in TABLES if not isinstance(state.get(name), dict)}
     if missing := sorted(WHOLE - state.keys() | empty):
         raise UserError(f"{setting}={path}: not a whole checkpoint: {', '.join(missing)} missing")
+    with fits(path, setting):
+        upgrade(state["config"])
+        if isinstance(state["loss"], dict):
+            state["loss"].pop("background", None)
     return state
+
+
+def upgrade(config: dict[str, Any]) -> None:
+    """Bring the settings of a run of before `loss=began_paper` to today's names, in place.
+
+    Raise UserError if it was trained with relative energy, which began no longer has.
+    """
+    config.setdefault("graph", "auto")
+    loss, model = config.get("loss"), config.get("model")
+    if isinstance(model, dict):
+        model.setdefault("code_norm", False)
+    if not isinstance(loss, dict):
+        return
+    if loss.get("energy") == "relative":
+        raise UserError("trained with loss.energy=relative, which this began does not have")
+    if loss.get("name") == "began" and "lambda_k" in loss:
+        loss["name"] = "began_paper"
+    if loss.get("name") in ("ebgan", "ebgan_pt"):
+        loss.setdefault("gamma", 1.0)  # not used: the margin is a number
+    for name in ("content_floor", "margin_steps"):
+        loss.pop(name, None)
 
 
 MISFITS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError)

@@ -75,6 +75,8 @@ def load(ckpt: str | None, device: torch.device, points: bool = False) -> Traine
         path, state = Path(ckpt).expanduser(), None
         card, weights = _read_exported(path)
         config = card.get("settings", {})
+        with checkpoint.fits(path):
+            checkpoint.upgrade(config)
     else:
         path, state, skipped = checkpoint.read(ckpt)
         for line in skipped:

@@ -55,7 +55,6 @@ def parse(command: str, cfg: DictConfig | dict[str, Any]) -> Any:
         raise UserError("the settings are not a table of names and values")
     schema = OmegaConf.structured(COMMANDS[command])
     if COMMANDS[command] is TrainConfig:
-        plain.setdefault("graph", "auto")  # older runs do not have it
         for group, options in GROUPS.items():
             chosen = plain.get(group)
             name = chosen.get("name") if isinstance(chosen, dict) else chosen

@@ -96,7 +96,7 @@ def test_names_of_seeds():
 @pytest.fixture
 def autoencoder_run(began, digits, tmp_path):
     run = tmp_path / "ae"
-    line = ["loss=began", "model=began", "steps=2", f"dataset.root={digits}", *TINY]
+    line = ["loss=began_paper", "steps=2", f"dataset.root={digits}", *TINY]
     assert began("train", *line, f"hydra.run.dir={run}")[0] == 0
     return run
 

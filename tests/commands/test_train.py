@@ -43,7 +43,8 @@ def test_a_run_folder(began, digits, tmp_path):
 
     rows = lines(run)
     assert [(row["step"], row["images"]) for row in rows] == [(2, 8), (4, 16), (5, 20)]
-    scalars = {"loss_d", "loss_g", "loss_real", "loss_fake", "k_t", "balance", "convergence"}
+    scalars = {"loss_d", "loss_g", "loss_real", "loss_fake"}
+    scalars |= {"k_t", "margin", "balance", "convergence"}
     scalars |= {"lr_g", "lr_d", "diversity", "images_per_second"}
     assert set(rows[0]) == {"step", "images", *(f"train/{name}" for name in scalars)}
     assert list(rows[0])[:2] == ["step", "images"]
@@ -70,7 +71,13 @@ def test_a_run_folder(began, digits, tmp_path):
 
 
 def test_plateau_halves_says_so_and_resumes(began, digits, tmp_path):
-    common = ["loss=began", f"dataset.root={digits}", *TINY, "log_every=5", "optimizer.lr=0.02"]
+    common = [
+        "loss=began_paper",
+        f"dataset.root={digits}",
+        *TINY,
+        "log_every=5",
+        "optimizer.lr=0.02",
+    ]
     common += ["schedule.window=3", "schedule.cooldown=0"]
     code, out, _ = began("train", *common, f"hydra.run.dir={tmp_path}/a", "steps=40")
     assert code == 0
@@ -116,7 +123,8 @@ def test_half_precisions_run_the_same_code(began, digits, tmp_path, precision):
     assert code == 0, err
     assert precision in out
     saved = checkpoint.read(f"{tmp_path}/r")[1]
-    assert all(w.dtype == torch.float32 for w in saved["generator"].values())
+    floats = [w for w in saved["generator"].values() if w.is_floating_point()]
+    assert all(w.dtype == torch.float32 for w in floats)
 
 
 def test_the_score_at_the_end_is_that_of_began_evaluate(began, digits, tmp_path):

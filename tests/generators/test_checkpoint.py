@@ -189,3 +189,33 @@ def test_files_that_are_not_ours(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"not a (whole )?checkpoint|format (1|99),"):
         checkpoint.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {"name": "began", "energy": "l1", "content_floor": 0.05, "lambda_k": 0.001},
+            {"name": "began_paper", "energy": "l1", "lambda_k": 0.001},
+        ),
+        ({"name": "ebgan", "margin": 3.5, "margin_steps": 9}, {"margin": 3.5, "gamma": 1.0}),
+        ({"name": "gan", "pack": 1}, {"name": "gan", "pack": 1}),
+        ({"name": "began", "energy": "norm", "gamma": 1.5}, {"name": "began", "gamma": 1.5}),
+    ],
+)
+def test_settings_of_earlier_runs_get_todays_names(tmp_path, old, new):
+    path = checkpoint.path_for(tmp_path, 3)
+    config = {"loss": old, "model": {"name": "dcgan"}}
+    checkpoint.save(path, state(config=config, loss={"k_t": 0.5, "background": torch.zeros(3)}))
+    read = checkpoint.load(path)
+    assert new.items() <= read["config"]["loss"].items()
+    assert not {"content_floor", "margin_steps"} & read["config"]["loss"].keys()
+    assert read["config"]["model"] == {"name": "dcgan", "code_norm": False}
+    assert read["loss"] == {"k_t": 0.5}
+
+
+def test_relative_energy_is_refused_by_name(tmp_path):
+    path = checkpoint.path_for(tmp_path, 3)
+    checkpoint.save(path, state(config={"loss": {"name": "began", "energy": "relative"}}))
+    with pytest.raises(UserError, match=r"loss\.energy=relative, which this began does not have"):
+        checkpoint.load(path)

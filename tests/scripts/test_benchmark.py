@@ -14,7 +14,13 @@ from began_cli.training.setup import build_parts
 
 SCRIPTS = Path(benchmark.__file__).parent
 CPU = torch.device("cpu")
-LINE = ["loss=began_paper", "dataset=mnist", "dataset.image_size=16", "dataset.width=8", "batch_size=8"]
+LINE = [
+    "loss=began_paper",
+    "dataset=mnist",
+    "dataset.image_size=16",
+    "dataset.width=8",
+    "batch_size=8",
+]
 
 
 def schemes(*more: str):

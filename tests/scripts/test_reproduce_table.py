@@ -50,6 +50,31 @@ def test_mean_and_deviation_at_the_step_that_was_asked_for(tmp_path):
     assert dict(zip(head, real, strict=True))["fid"] == "0.5"
 
 
+def test_avatars_have_the_rarest_value_of_any_attribute(tmp_path):
+    write(tmp_path / "avatars" / "gan-0", [120], [4.0])
+    path = tmp_path / "avatars" / "gan-0" / "evaluation.json"
+    found = json.loads(path.read_text())
+    del found["evaluations"][0]["classes"]
+    found["evaluations"][0]["attributes"] = {
+        "skin": {"samples": {"pale": 0.8, "rose": 0.2}, "real": {"pale": 0.5, "rose": 0.5}},
+        "beard": {"samples": {"none": 0.97, "long": 0.03}, "real": {"none": 0.9, "long": 0.1}},
+    }
+    path.write_text(json.dumps(found))
+    text = reproduce_table.make_table("avatars", asked(tmp_path, show=True))
+    head, _, row, _ = [[cell.strip() for cell in x.split("|")[1:-1]] for x in text.splitlines()]
+    assert dict(zip(head, row, strict=True))["rarest value"] == "0.3"  # long: 0.03 / 0.1
+
+
+def test_data_that_comes_with_began_needs_no_folder(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(reproduce_table, "run_began", lambda *line: lines.append(line))
+    args = asked(tmp_path, root=tmp_path)
+    for dataset in ("avatars", "mnist"):
+        reproduce_table.complete_run(tmp_path / dataset / "gan-0", "gan", 120, args)
+    given = [any("root=" in word for word in line) for line in lines]
+    assert given == [False, False, True, True]
+
+
 @pytest.mark.parametrize(
     ("there", "scored", "lines"),
     [

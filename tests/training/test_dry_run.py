@@ -29,7 +29,7 @@ def test_it_says_what_a_run_would_cost_and_writes_nothing(began, digits, tmp_pat
 def test_it_runs_for_losses_with_more_to_do(began, digits, loss):
     line = ["train", "dry_run=true", f"dataset.root={digits}", f"loss={loss}", *TINY]
     line += ["loss.margin=following", "accumulate=2"] if loss == "ebgan" else []
-    code, out, err = began(*line)
+    code, _, err = began(*line)
     assert (code, err) == (0, "")
 
 

@@ -49,7 +49,7 @@ def test_a_resumed_run_is_the_same_run(began, digits, tmp_path, loss, model):
     """
     common = [f"loss={loss}", f"model={model}", f"dataset.root={digits}", "log_every=3", *TINY]
     common += ["accumulate=2", "dataset.flip=true"]
-    if loss == "began":
+    if loss == "began_paper":
         common += ["loss.lambda_k=0.1", "schedule=plateau", "schedule.window=2"]
         common += ["schedule.threshold=0.99", "schedule.cooldown=0"]
     else:
