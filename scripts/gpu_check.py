@@ -137,6 +137,7 @@ def check_resume(settings: list[str], steps: int = 5) -> Row:
         saved = copy.deepcopy(update.state_dict()), batches.state_dict(), latents.state_dict()
         random = resume.rng_state(device)
         again = new_parts(cfg, device)
+        part: Any
         for part, state in zip(again, saved, strict=True):
             part.load_state_dict(state)
         graph.capture(*again)

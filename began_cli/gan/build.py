@@ -61,5 +61,11 @@ def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimi
     fused = device in ("cpu", "cuda")
     options = {"lr": lr, "betas": betas, "eps": c.eps, "fused": fused, "capturable": graphs}
     if isinstance(c, AdamWOptimizerConfig):
-        return AdamW(weights, weight_decay=c.weight_decay, **options)
-    return Adam(weights, **options)
+        optimizer = AdamW(weights, weight_decay=c.weight_decay, **options)
+    else:
+        optimizer = Adam(weights, **options)
+    if graphs:  # no warning at the steps before the capture
+        optimizer._warned_capturable_if_run_uncaptured = True
+    else:  # asks whether the GPU is capturing, and so would initialise one that is not used
+        optimizer._accelerator_graph_capture_health_check = lambda: None
+    return optimizer

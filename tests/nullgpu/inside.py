@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from began_cli.training import watchdog
 from began_cli.training.setup import Parts, build_parts, seed_everything
 
 torch.backends.cudnn.enabled = False  # there is none
+warnings.filterwarnings("ignore", "Attempting to run cuBLAS")  # nor a context
 graph.distance = lambda *_: 0.0
 watchdog.finite = lambda _: True
 NAMES = ("launches", "syncs", "to_device", "pageable", "to_host", "on_device", "graphs", "nodes")
@@ -98,6 +100,17 @@ def draw(device: str, n: int, state: list[Any] | None = None) -> list[Any]:
         drawn.append([latents().tolist(), taken.tolist(), flipped.tolist()])
     batches._given = (batches.epoch, batches.position)
     return [drawn, [latents.state_dict()["generator"].tolist(), batches.state_dict()]]
+
+
+def move_draws() -> list[list[Any]]:
+    """Return nine draws of a CPU, then five of one device and four of the other, both ways round,
+    each with the streams' states at the end."""
+    results = [draw("cpu", 9)]
+    for first, second in (("cpu", "cuda"), ("cuda", "cpu")):
+        begun, state = draw(first, 5)
+        rest, end = draw(second, 4, state)
+        results.append([begun + rest, end])
+    return results
 
 
 def refused_in_a_capture() -> dict[str, bool]:

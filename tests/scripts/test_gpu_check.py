@@ -14,6 +14,7 @@ TINY = ["dataset.image_size=16", "dataset.width=4", "batch_size=4"]
 VALUES = {"trajectory", "resumed"}  # the checks that compare values
 
 
+@pytest.mark.slow
 def test_the_report_has_every_check_and_every_speed(on_gpu):
     line = ["--seconds", "0.01", "--variants", "eager", "captured", "--", *TINY]
     _, out = on_gpu("gpu_check", line)
