@@ -12,6 +12,9 @@ from torch import Tensor
 from began_cli import ranks
 from began_cli.errors import UserError
 
+# In the errors of a CPU, MPS, cuBLAS and cuDNN that find no memory.
+FULL = ("can't allocate memory", "invalid buffer size", "status_alloc_failed")
+
 
 def pick_device(name: str) -> torch.device:
     """Return the device that `device` names; `auto` is CUDA, MPS or the CPU, in this order.
@@ -61,19 +64,29 @@ def own_device(name: str, devices: int, local: int) -> torch.device:
     return torch.device("cuda", local)
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type, None for full precision.
+def pick_precision(name: str, device: torch.device) -> str:
+    """Return the precision that `precision` stands for: fp32, tf32, bf16 or fp16.
 
-    `auto` is bf16 on a GPU that computes in it, else full precision.
+    `auto` is bf16 on a GPU that computes in it, else fp32. Every GPU with TF32 has bf16 too. Raises
+    UserError for tf32 on another device than CUDA.
     """
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if fast else None
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        return "bf16" if fast else "fp32"
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"precision=tf32: device={device.type} does not have it; use fp32 or bf16")
+    return name
+
+
+def set_precision(precision: str) -> torch.dtype | None:
+    """Return the autocast type of a precision, None for none.
+
+    CUDA then computes the products of single precision in TF32 with tf32, in fp32 otherwise.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 def reuse_memory() -> None:
@@ -89,22 +102,22 @@ def reuse_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def precision_name(amp: torch.dtype | None) -> str:
-    """Return the value of `precision` that stands for an autocast type."""
-    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[amp]
-
-
 def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
     """Return the images on the device that `dataset.device` names.
 
     `auto` is the training device if they fit into a third of its free memory, else main memory.
+    Raises UserError for any other device than these two.
     """
     if where == "auto":
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             return images.to(device) if images.nbytes < free / 3 else images
         return images
-    return images.to(pick_device(where))
+    held = device if where == device.type else torch.device(where)
+    if held not in (device, torch.device("cpu")):
+        choices = "auto or cpu" if device.type == "cpu" else f"auto, {device} or cpu"
+        raise UserError(f"dataset.device={where}: the run is on device={device}; use {choices}")
+    return images.to(held)
 
 
 def wait(device: torch.device) -> None:
@@ -121,7 +134,7 @@ def enough_memory(batch_size: int, width: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        full = "can't allocate memory" in str(error) or "invalid buffer size" in str(error).lower()
+        full = any(words in str(error).lower() for words in FULL)
         if not full and not isinstance(error, torch.OutOfMemoryError):
             raise
         raise UserError(

@@ -1,12 +1,16 @@
 """What the tests share: composed settings, the command in this process, small data."""
 
 import gzip
+import json
 import os
 import shlex
 import shutil
 import struct
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +130,51 @@ def trained_sweep(tmp_path_factory) -> Path:
 def sweep(trained_sweep, tmp_path) -> Path:
     """A copy of four tiny runs, for a test to change."""
     return shutil.copytree(trained_sweep, tmp_path / "sweep")
+
+
+NULL_GPU = Path(__file__).parent / "nullgpu"
+
+
+@pytest.fixture(scope="session")
+def null_gpu(tmp_path_factory) -> Path:
+    """The folder of runtime.so and libcuda.so.1. Skips where they cannot be built."""
+    if torch.version.cuda is None:
+        pytest.skip("this PyTorch was built without CUDA")
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++")
+    headers = [
+        found.parent
+        for folder in map(Path, sys.path)
+        for found in sorted(folder.glob("nvidia/**/include/driver_types.h"))
+    ]
+    if not headers:
+        pytest.skip("the CUDA headers are not installed with PyTorch")
+    out = tmp_path_factory.mktemp("nullgpu")
+    build = ["g++", "-O1", "-fPIC", "-shared", "-w"]
+    include = [f"-I{NULL_GPU}", f"-I{headers[0]}"]
+    subprocess.run(
+        [*build, *include, "-o", out / "runtime.so", NULL_GPU / "runtime.cpp"], check=True
+    )
+    driver = ["gcc", "-fPIC", "-shared", "-w", "-o", out / "libcuda.so.1", NULL_GPU / "driver.c"]
+    subprocess.run(driver, check=True)
+    return out
+
+
+@pytest.fixture
+def on_gpu(null_gpu) -> Callable[..., Any]:
+    """Calls a function of inside.py in a process on the null GPU, and returns its result."""
+
+    def call(name: str, *arguments: Any, devices: int = 1) -> Any:
+        env = os.environ | {
+            "LD_PRELOAD": str(null_gpu / "runtime.so"),
+            "LD_LIBRARY_PATH": str(null_gpu),
+            "NULLGPU": str(null_gpu / "runtime.so"),
+            "NULLGPU_DEVICES": str(devices),
+            "PYTHONPATH": f"{NULL_GPU.parent.parent}:{NULL_GPU.parent}",
+        }
+        line = [sys.executable, "-P", str(NULL_GPU / "inside.py"), name, json.dumps(arguments)]
+        done = subprocess.run(line, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return call

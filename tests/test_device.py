@@ -11,7 +11,7 @@ from began_cli.device import (
     pick_device,
     pick_precision,
     place_images,
-    precision_name,
+    set_precision,
 )
 from began_cli.errors import UserError
 
@@ -56,10 +56,28 @@ def test_joblib_s_workers_take_a_gpu_each(four_gpus, monkeypatch):
     assert str(pick_device("auto")) == "cuda:0"
 
 
-def test_precisions_by_name():
-    assert pick_precision("auto", CPU) is None
+def test_precisions_by_name(monkeypatch):
+    gpu = torch.device("cuda", 0)
+    assert pick_precision("auto", CPU) == "fp32"
     for name in ("fp32", "bf16", "fp16"):
-        assert precision_name(pick_precision(name, CPU)) == name
+        assert pick_precision(name, CPU) == pick_precision(name, gpu) == name
+    assert pick_precision("tf32", gpu) == "tf32"
+    with pytest.raises(UserError, match="precision=tf32: device=cpu does not have it"):
+        pick_precision("tf32", CPU)
+    for fast in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda fast=fast, **_: fast)
+        assert pick_precision("auto", gpu) == ("bf16" if fast else "fp32")
+
+
+def test_single_precision_is_not_tf32_unless_it_says_so():
+    for name, amp, tf32 in (
+        ("tf32", None, True),
+        ("fp32", None, False),
+        ("fp16", torch.float16, False),
+        ("bf16", torch.bfloat16, False),
+    ):
+        assert set_precision(name) == amp
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == tf32
 
 
 def test_images_stay_in_main_memory_unless_a_third_of_the_device_holds_them(monkeypatch):
@@ -71,8 +89,21 @@ def test_images_stay_in_main_memory_unless_a_third_of_the_device_holds_them(monk
 
 
 @pytest.mark.parametrize(
+    ("where", "device"), [("cuda", "cpu"), ("cuda:1", "cuda:0"), ("mps", "cpu"), ("mps", "cuda:0")]
+)
+def test_images_are_on_the_training_device_or_in_main_memory(where, device):
+    with pytest.raises(UserError, match=f"dataset.device={where}: the run is on device={device}"):
+        place_images(torch.zeros(1, dtype=torch.uint8), where, torch.device(device))
+
+
+@pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("can't allocate memory: 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
 )
 def test_full_memory_names_the_settings_to_lower(error):
     wanted = "^batch_size=64, model.width=128: not enough memory"

@@ -22,7 +22,7 @@ PACKAGE = Path(cli.__file__).parent
 LEVELS = (
     {"errors", "__init__"},  # of __init__: the version
     {"files", "ranks", "terminal"},
-    {"images", "device", "settings"},
+    {"block", "images", "device", "settings"},
     {"gan", "data"},
     {"generators"},
     {"evaluation"},

@@ -47,6 +47,7 @@ def train(plan: resume.Plan) -> float | None:
                 training.resume(saved)
             training.introduce()
             training.compile()
+            training.capture()
             with StopRequest() as stop:
                 signal = training.loop(stop)
                 step = training.update.step

@@ -46,10 +46,26 @@ def build_optimizer(c: OptimizerConfig, network: nn.Module, lr: float) -> Optimi
     """Return the optimizer that the settings name, for the weights of one network."""
     betas = first, second = c.betas[0], c.betas[1]
     weights = list(network.parameters())
+    device = weights[0].device.type
+    graphs = device == "cuda"  # the state is then on the device, where a CUDA graph finds it
     if c.name == "rmsprop":
-        return RMSprop(weights, lr=lr, alpha=second, momentum=first, eps=c.eps, foreach=True)
-    fused = weights[0].device.type in ("cpu", "cuda")
+        return RMSprop(
+            weights,
+            lr=lr,
+            alpha=second,
+            momentum=first,
+            eps=c.eps,
+            foreach=True,
+            capturable=graphs,
+        )
+    fused = device in ("cpu", "cuda")
+    options = {"lr": lr, "betas": betas, "eps": c.eps, "fused": fused, "capturable": graphs}
     if isinstance(c, AdamWOptimizerConfig):
-        decay = c.weight_decay
-        return AdamW(weights, lr=lr, betas=betas, eps=c.eps, weight_decay=decay, fused=fused)
-    return Adam(weights, lr=lr, betas=betas, eps=c.eps, fused=fused)
+        optimizer = AdamW(weights, weight_decay=c.weight_decay, **options)
+    else:
+        optimizer = Adam(weights, **options)
+    if graphs:  # no warning at the steps before the capture
+        optimizer._warned_capturable_if_run_uncaptured = True
+    else:  # asks whether the GPU is capturing, and so would initialise one that is not used
+        optimizer._accelerator_graph_capture_health_check = lambda: None
+    return optimizer

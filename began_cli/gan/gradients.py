@@ -17,7 +17,7 @@ class Gradients:
 
     def __init__(self, weights: list[Tensor]) -> None:
         self.weights = weights
-        self.keep = False  # whether they stay where they are in memory, as CUDA graphs need it
+        self.keep = False
         self._flat: Tensor | None = None
         self._views: list[Tensor] = []
         if ranks.size() > 1:
@@ -27,6 +27,17 @@ class Gradients:
                 self._views.append(self._flat.as_strided(weight.size(), weight.stride(), offset))
                 offset += weight.numel()
 
+    def keep_in_place(self, keep: bool) -> None:
+        """Keep the gradients where they are in memory, as CUDA graphs need it, or stop to.
+
+        They are allocated now: one that a graph's backward pass made would be in that graph's
+        memory, which the next pass overwrites.
+        """
+        self.keep = keep
+        if keep and self._flat is None:
+            for weight in self.weights:
+                weight.grad = torch.zeros_like(weight)
+
     def clear(self) -> None:
         """Set the gradients to zero or None before a step."""
         if self._flat is not None:
@@ -34,9 +45,8 @@ class Gradients:
             for weight, view in zip(self.weights, self._views, strict=True):
                 weight.grad = view
             return
-        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
-        if self.keep and gradients:
-            torch._foreach_zero_(gradients)
+        if self.keep:
+            torch._foreach_zero_([w.grad for w in self.weights if w.grad is not None])
             return
         for weight in self.weights:
             weight.grad = None

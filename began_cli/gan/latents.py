@@ -1,32 +1,65 @@
 """Latents z ~ U[-1, 1]^latent_dim, and ways between them."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from began_cli import ranks
+from began_cli.block import Block
+
+# Drawn ahead for another device than the CPU, at most: batches, and single numbers.
+BLOCK_DRAWS, BLOCK_NUMBERS = 256, 2**20
 
 
 class LatentStream:
     """A seeded stream of latents on the device; each call returns (n, dim).
 
-    With several processes each gets an equal share of every one of the `parts` of a batch.
+    They are drawn on the CPU, so that they are the same on any device. With several processes each
+    gets an equal share of every one of the `parts` of a batch.
     """
 
     def __init__(self, n: int, dim: int, seed: int, device: torch.device, parts: int = 1) -> None:
-        self.shape, self.parts = (n, dim), parts
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.shape, self.device, self.parts = (n, dim), device, parts
+        self.generator = torch.Generator().manual_seed(seed)
+        self._block = None if device.type == "cpu" else self._new_block()
 
     def __call__(self) -> Tensor:
-        z = torch.empty(self.shape, device=self.generator.device)
-        return ranks.share(z.uniform_(-1, 1, generator=self.generator), self.parts)
+        (z,) = self._draw() if self._block is None else self._block()
+        return z
+
+    def _draw(self) -> tuple[Tensor]:
+        z = torch.empty(self.shape).uniform_(-1, 1, generator=self.generator)
+        return (ranks.share(z, self.parts),)
+
+    def _new_block(self) -> Block:
+        draws = min(BLOCK_DRAWS, max(1, BLOCK_NUMBERS // math.prod(self.shape)))
+        return Block(self._draw, self.generator.get_state, self.device, draws)
+
+    def fix(self, count: int) -> None:
+        """From now on, draw as a captured step does, `count` times a step; see `Block.fix`."""
+        self._block = self._block or self._new_block()
+        self._block.fix(count)
+
+    def prepare(self, count: int) -> None:
+        """Get ready for the `count` draws of a captured step."""
+        assert self._block is not None
+        self._block.reserve(count)
+
+    def skip(self, count: int) -> None:
+        """Note that a replayed graph has drawn `count` times."""
+        assert self._block is not None
+        self._block.skip(count)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"generator": self.generator.get_state()}
+        state = self.generator.get_state() if self._block is None else self._block.state
+        return {"generator": state}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.generator.set_state(state["generator"].cpu())
+        if self._block is not None:
+            self._block.forget()
 
 
 def from_seeds(seeds: Sequence[int], dim: int) -> Tensor:

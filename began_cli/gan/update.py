@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from began_cli import ranks
+from began_cli.block import pinned
 from began_cli.gan.gradients import Gradients
 from began_cli.gan.layers import Carry, carry_at
 from began_cli.gan.losses import BganDiscrete, Loss
@@ -55,6 +56,9 @@ class Update:
         self._share = torch.tensor(share, dtype=like.dtype, device=like.device)
         self._generate: Callable[[Tensor], Tensor] = self._run_generator
         self._criticise: Callable[[Tensor], Criticism] = self._run_discriminator
+        self._controls: Tensor | None = None  # see `fix`
+        self._last_controls: list[float] = []
+        self._fixed_step: Callable[[], Measures] | None = None
         self._carries = [
             module.carry
             for network in (generator, discriminator, self.ema)
@@ -73,32 +77,72 @@ class Update:
 
         `batches()` returns real images (N, C, H, W) in [-1, 1] on the device, `latents()` (N, dim).
         """
-        for carry in self._carries:
-            carry.fill_(carry_at(self.step, self.carry_steps))
-        for _ in range(self.loss.n_critic - 1):
-            self.critic_step(batches(), latents())
-        if isinstance(self.loss, BganDiscrete):
-            measures = self.discrete_step(self.loss, batches(), latents())
-        else:
-            measures = self.joint_step(batches(), latents(), latents)
+        self._set_controls()
+        measures = self._fixed_step() if self._fixed_step else self.take(batches, latents)
         self.step += 1
         return measures
 
-    def compile(self, mode: str, x: Tensor, z: Tensor) -> None:
+    def take(self, batches: Callable[[], Tensor], latents: Callable[[], Tensor]) -> Measures:
+        """Do the work of a step on the device. All that `began_cli.gan.graph` captures is here."""
+        if self._controls is not None:
+            for carry in self._carries:
+                carry.copy_(self._controls[3])
+        for _ in range(self.loss.n_critic - 1):
+            self.critic_step(batches(), latents())
+        if isinstance(self.loss, BganDiscrete):
+            return self.discrete_step(self.loss, batches(), latents())
+        return self.joint_step(batches(), latents(), latents)
+
+    @property
+    def draws(self) -> tuple[int, int]:
+        """The numbers of batches and of latents that a step takes."""
+        batches = self.loss.n_critic
+        separate = self.loss.separate_latents and not isinstance(self.loss, BganDiscrete)
+        return batches, batches + separate
+
+    def fix(self, step: Callable[[], Measures] | None) -> None:
+        """Take steps by calling `step`, which calls `take`, or replays it; None: as before.
+
+        The numbers that the host computes for each step, both rates, the weight of the average and
+        the carry, are then read from device memory.
+        """
+        self._fixed_step, self._last_controls = step, []
+        if self.scaler.is_enabled():  # if a step broke off
+            self.scaler._per_optimizer_states.clear()
+        self._controls = None if step is None else self._share.new_zeros(4)
+
+    def _set_controls(self) -> None:
+        """Set the numbers of the next step that the host computes."""
+        carry = carry_at(self.step, self.carry_steps)
+        if self._controls is None:
+            for each in self._carries:
+                each.fill_(carry)
+            return
+        rates = [o.param_groups[0]["lr"] for o in (self.optimizer_g, self.optimizer_d)]
+        controls = [*rates, 1 - self._decay(), carry]
+        if controls != self._last_controls:
+            new = pinned(torch.tensor(controls), self._controls.device)
+            self._controls.copy_(new, non_blocking=True)
+            self._last_controls = controls
+
+    def compile(self, mode: str, x: Tensor, z: Tensor, graphs: bool = True) -> None:
         """Compile both networks for batches like x and z; change nothing else.
 
-        `mode` is `default`, or `max` (autotuned, with CUDA graphs). The gradient penalty is not
-        compiled, because compiled code cannot be differentiated twice. Raise whatever the compiler
-        raises; the step is then as before.
+        `mode` is `default`, or `max`: autotuned, and with CUDA graphs of each pass if `graphs`. The
+        gradient penalty is not compiled, because compiled code cannot be differentiated twice.
+        Raise whatever the compiler raises; the step is then as before.
         """
         import torch._functorch.config as functorch
 
         before = (self._generate, self._criticise)
         functorch.donated_buffer = False  # two backward passes go through one forward
-        chosen = "max-autotune" if mode == "max" else "default"
+        torch.compiler.reset()  # the networks of earlier runs in this process count to its limit
+        chosen = "default"
+        if mode == "max":
+            chosen = "max-autotune" if graphs else "max-autotune-no-cudagraphs"
         self._generate = torch.compile(self._run_generator, mode=chosen, dynamic=False)
         self._criticise = torch.compile(self._run_discriminator, mode=chosen, dynamic=False)
-        self._keep_gradients(mode == "max")
+        self._keep_gradients(chosen == "max-autotune")
         kept = [(tensor, tensor.clone()) for tensor in _floats(self.generator)]
         kept += [(tensor, tensor.clone()) for tensor in _floats(self.discriminator)]
         try:
@@ -124,8 +168,8 @@ class Update:
             self._gradients_g.clear()
 
     def _keep_gradients(self, keep: bool) -> None:
-        """Keep the gradients at one address, as CUDA graphs need."""
-        self._gradients_d.keep = self._gradients_g.keep = keep
+        self._gradients_d.keep_in_place(keep)
+        self._gradients_g.keep_in_place(keep)
 
     def joint_step(
         self, x: Tensor, z: Tensor, more_latents: Callable[[], Tensor] | None = None
@@ -245,14 +289,27 @@ class Update:
 
     def _step_discriminator(self) -> None:
         self._gradients_d.sum_over_processes()
-        self.scaler.step(self.optimizer_d)
+        self._step_optimizer(self.optimizer_d, 1)
         self.loss.constrain(self.discriminator)
+
+    def _step_optimizer(self, optimizer: Optimizer, control: int) -> None:
+        """Step an optimizer, at the rate of its group or, if there are controls, of that one."""
+        if self._controls is None:
+            self.scaler.step(optimizer)
+            return
+        (group,) = optimizer.param_groups
+        rate = group["lr"]
+        group["lr"] = self._controls[control]
+        try:
+            self.scaler.step(optimizer)
+        finally:
+            group["lr"] = rate
 
     def _finish(self, fakes: list[Fakes], reals: list[Reals]) -> Measures:
         """Step both optimizers, update the average and the loss's state; return the measures."""
         self._step_discriminator()
         self._gradients_g.sum_over_processes()
-        self.scaler.step(self.optimizer_g)
+        self._step_optimizer(self.optimizer_g, 0)
         self.scaler.update()
         with torch.no_grad():
             self._average()
@@ -282,9 +339,18 @@ class Update:
         return Criticism(self.loss.values(output, images), output)
 
     def _average(self) -> None:
-        # A short memory at first, so that early samples are not the initial weights.
-        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self._weights_ema, self._weights_g, 1 - decay)
+        if self._controls is None:
+            torch._foreach_lerp_(self._weights_ema, self._weights_g, 1 - self._decay())
+        else:
+            weights = [self._controls[2]] * len(self._weights_g)
+            torch._foreach_lerp_(self._weights_ema, self._weights_g, weights)
+
+    def _decay(self) -> float:
+        """Return the decay of the average at this step.
+
+        A short memory at first, so that early samples are not the initial weights.
+        """
+        return min(self.ema_decay, (1 + self.step) / (10 + self.step))
 
     def state_dict(self) -> dict[str, object]:
         """Return everything of the step that a resumed run needs."""
@@ -303,8 +369,29 @@ class Update:
         self.step = state["step"]
         for name in ("generator", "ema", "discriminator", "loss"):
             getattr(self, name).load_state_dict(state[name])
-        for name in ("optimizer_g", "optimizer_d", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
+        _load_optimizer(self.optimizer_g, state["optimizer_g"])
+        _load_optimizer(self.optimizer_d, state["optimizer_d"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load an optimizer's state, also one of another kind of device and another precision.
+
+    It is laid out in memory as the weights are, which a fused optimizer needs. State that exists
+    stays where it is, as a CUDA graph needs it.
+    """
+    kinds = ("fused", "foreach", "capturable")
+    own = {name: value for name, value in optimizer.param_groups[0].items() if name in kinds}
+    before = {weight: dict(slots) for weight, slots in optimizer.state.items()}
+    groups = [group | own for group in saved["param_groups"]]
+    optimizer.load_state_dict(saved | {"param_groups": groups})
+    for weight, slots in optimizer.state.items():
+        for name, value in slots.items():
+            place = before.get(weight, {}).get(name)
+            if place is None and value.stride() != weight.stride() and value.ndim:
+                place = torch.empty_like(weight)
+            if place is not None:
+                slots[name] = place.copy_(value)
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

@@ -215,6 +215,7 @@ def upgrade(config: dict[str, Any]) -> None:
 
     Raise UserError if it was trained with relative energy, which began no longer has.
     """
+    config.setdefault("graph", "auto")
     loss, model = config.get("loss"), config.get("model")
     config.setdefault("show", False)
     if isinstance(model, dict):

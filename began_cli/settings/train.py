@@ -357,9 +357,10 @@ class TrainConfig:
     seed: int = setting(Rule(lambda seed: 0 <= seed < 2**63, "a whole number from 0 to 2^63 - 1"))
     device: str = setting(checks.device(), resumable=True)
     devices: int = setting(at_least(1), resumable=True)
-    precision: str = setting(one_of("auto", "fp32", "bf16", "fp16"))
+    precision: str = setting(one_of("auto", "fp32", "tf32", "bf16", "fp16"))
     accumulate: int = setting(at_least(1))
     compile: str = setting(one_of("off", "default", "max"), resumable=True)
+    graph: str = setting(one_of("auto", "off"), resumable=True)
     log_every: int = setting(at_least(1), resumable=True)
     sample_every: int = setting(at_least(1), resumable=True)
     checkpoint_every: int = setting(at_least(1), resumable=True)
@@ -372,6 +373,10 @@ class TrainConfig:
     show: bool = setting(resumable=True)
     resume: str | None = setting(path=True, resumable=True)
     out: str = setting(path=True, resumable=True)
+
+    def wants_graph(self, device: str) -> bool:
+        """Whether the step is to be captured in a CUDA graph on a `device` of this kind."""
+        return self.graph == "auto" and device == "cuda" and self.devices == 1
 
     @property
     def images_at_once(self) -> int:

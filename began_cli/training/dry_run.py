@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from began_cli.data import sources
 from began_cli.data.sources import Source
-from began_cli.device import enough_memory, pick_device, precision_name, wait
+from began_cli.device import enough_memory, pick_device, pick_precision, wait
+from began_cli.gan import graph
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.settings.train import ScoreLossConfig, TrainConfig
@@ -44,7 +45,6 @@ class Timing(NamedTuple):
 
     seconds: float
     cfg: TrainConfig  # the settings of the largest step that was timed
-    amp: torch.dtype | None
     compiling: float | None  # seconds; None if the step was not compiled
 
 
@@ -96,9 +96,15 @@ def measure(cfg: TrainConfig, source: Source, device: torch.device, work: Work) 
         if smaller == cfg and cfg.compile != "off":
             start = clock()
             with suppress(Exception):  # training says why, and goes on without
-                update.compile(cfg.compile, batches(), latents())
+                graphs = not cfg.wants_graph(device.type)
+                update.compile(cfg.compile, batches(), latents(), graphs)
                 compiling = clock() - start
                 end += compiling
+        if smaller == cfg and cfg.wants_graph(device.type):
+            start = clock()
+            with suppress(Exception):  # the same
+                graph.capture(update, batches, latents)
+            end += clock() - start
         step = partial(update, batches, latents)
         time_steps(step, 1, device)
         seconds = time_steps(step, 1, device)
@@ -106,7 +112,7 @@ def measure(cfg: TrainConfig, source: Source, device: torch.device, work: Work) 
         if smaller == cfg and more > 0:
             seconds = time_steps(step, more, device)
         speed = flops / seconds
-        timing = Timing(work.flops / speed, smaller, update.amp, compiling)
+        timing = Timing(work.flops / speed, smaller, compiling)
     assert timing is not None
     return timing
 
@@ -143,7 +149,8 @@ def describe(
     pixels = count * source.images[0].nbytes
     yield "data", f"{count:,} images, {size(pixels)} as uint8, from {source.origin}"
     yield "parameters", "G {:,}, D {:,}".format(*work.parameters)
-    yield "computes on", f"{device}, {precision_name(timing.amp)}, compile={cfg.compile}"
+    precision = pick_precision(cfg.precision, device)
+    yield "computes on", f"{device}, {precision}, compile={cfg.compile}"
     if timing.compiling is not None:
         yield "compiling", f"{timing.compiling:.0f} s"
     elif cfg.compile != "off" and timing.cfg == cfg:

@@ -10,9 +10,10 @@ import torch
 
 from began_cli import __version__, ranks
 from began_cli.data.sources import Source
-from began_cli.device import precision_name
+from began_cli.device import pick_precision
 from began_cli.errors import UserError, reason
 from began_cli.evaluation.report import score_scalars
+from began_cli.gan import graph
 from began_cli.generators import checkpoint
 from began_cli.settings.parse import to_plain
 from began_cli.settings.train import TrainConfig
@@ -67,6 +68,7 @@ class Training:
     ) -> None:
         self.cfg, self.run, self.source, self.device = cfg, Path(cfg.out), source, device
         self.monitor, self.scorer = monitor, scorer
+        self.precision = pick_precision(cfg.precision, device)
         self.update, self.batches, self.latents = build_parts(cfg, source, device)
         self.schedule = schedule.build(
             cfg.schedule, [self.update.optimizer_g, self.update.optimizer_d]
@@ -235,7 +237,8 @@ class Training:
             "monitor": self.monitor.state_dict(),
             "rollbacks": self.rollbacks,
             "best": self.best,
-            "rng": resume.rng_state(),
+            "rng": resume.rng_state(self.device),
+            "computed": {"device": self.device.type, "precision": self.precision},
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -245,7 +248,7 @@ class Training:
         self.latents.load_state_dict(saved["latents"])
         self.monitor.load_state_dict(saved["monitor"], self.device)
         self.rollbacks, self.best = saved["rollbacks"], saved["best"]
-        resume.set_rng_state(saved["rng"])
+        resume.set_rng_state(saved["rng"], self.device)
 
     # --- before the first step --------------------------------------------------------------------
 
@@ -264,6 +267,12 @@ class Training:
             self.monitor.say(
                 f"devices={self.cfg.devices}, where there were {before}: sums round otherwise"
             )
+        before = saved.get("computed", {}).get("device", self.device.type)
+        if before != self.device.type:
+            news = f"device={self.device.type}, where it was {before}: sums round otherwise"
+            if (then := saved["computed"]["precision"]) != self.precision:
+                news += f", and precision=auto is {self.precision}, where it was {then}"
+            self.monitor.say(news)
 
     def introduce(self) -> None:
         """Report the data, the networks and the device."""
@@ -283,7 +292,7 @@ class Training:
             f"{cfg.loss.name} on {cfg.model.name}: G {generator:,} and D {discriminator:,} "
             f"parameters, "
             f"batch {cfg.batch_size}, {cfg.optimizer.name}, {device}, "
-            f"{precision_name(update.amp)}; {cfg.steps:,} steps",
+            f"{self.precision}; {cfg.steps:,} steps",
             f"run folder: {cfg.out}",
         ):
             self.monitor.say(line)
@@ -294,12 +303,31 @@ class Training:
         if mode == "off":
             return
         n = self.cfg.batch_size // ranks.size()
-        z = torch.zeros_like(self.previews.latents[:1])
+        z = torch.zeros(n, self.cfg.model.latent_dim, device=self.device)
         x = torch.zeros(n, *d.image_shape, device=self.device)
         start = time.perf_counter()
         try:
-            self.update.compile(mode, x, z.expand(n, -1))
+            self.update.compile(mode, x, z, graphs=not self.cfg.wants_graph(self.device.type))
         except Exception as error:  # the compiler's, of any kind
             self.monitor.warn(f"compile={mode}: {reason(error)}; going on uncompiled")
         else:
             self.monitor.say(f"compiled in {time.perf_counter() - start:.0f} s")
+
+    def capture(self) -> None:
+        """Capture the step in a CUDA graph if `graph` says so; go on with a warning if that fails,
+        or if the captured steps are not those that the run would take."""
+        if not self.cfg.wants_graph(self.device.type):
+            if self.cfg.graph == "auto" and self.device.type == "cuda":
+                self.monitor.say("graph=auto: several processes take their steps without")
+            return
+        start = time.perf_counter()
+        try:
+            gap = graph.capture(self.update, self.batches, self.latents)
+        except Exception as error:  # of CUDA or PyTorch, of any kind
+            self.monitor.warn(f"graph=auto: {reason(error)}; going on without")
+            return
+        equal = f"within {gap:.1g}" if gap else "bit for bit"
+        self.monitor.say(
+            f"captured the step as one CUDA graph in {time.perf_counter() - start:.0f} s; "
+            f"{graph.STEPS} steps equal eager ones {equal}"
+        )

@@ -79,7 +79,7 @@ def find_same_run(cfg: TrainConfig) -> str | None:
         except (OSError, ValueError):
             continue
         changed = {key for key, value in wanted.items() if value != settings.get(key, value)}
-        if set(wanted) == set(settings) and changed <= RESUMABLE:
+        if (set(wanted) ^ set(settings)) | changed <= RESUMABLE:
             return str(run)
     return None
 
@@ -119,23 +119,24 @@ def _finished(run: Path, step: int, steps: int) -> bool:
     return step == steps and logged and sampled and newest
 
 
-def rng_state() -> dict[str, Any]:
-    """Return every global random state, as tensors and plain values."""
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return every global random state that a run on `device` uses, as tensors and plain values."""
     numpy_state: Any = np.random.get_state(legacy=True)
     name, keys, *rest = numpy_state
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if device.type == "cuda" else [],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         "python": [version, list(internal), gauss],
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore the states that `rng_state` returned."""
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """Restore the states that `rng_state` returned. A GPU's stays as it was seeded if the run was
+    saved on another device."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
+    if state["cuda"] and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"][0])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

@@ -15,7 +15,13 @@ from began_cli import ranks
 from began_cli.data import sources
 from began_cli.data.batches import Batches, hash_seed
 from began_cli.data.sources import Source
-from began_cli.device import pick_device, pick_precision, place_images, reuse_memory
+from began_cli.device import (
+    pick_device,
+    pick_precision,
+    place_images,
+    reuse_memory,
+    set_precision,
+)
 from began_cli.errors import UserError
 from began_cli.gan.build import build
 from began_cli.gan.latents import LatentStream
@@ -39,7 +45,8 @@ def build_parts(cfg: TrainConfig, source: Source, device: torch.device) -> Parts
     beginning."""
     if device.type == "cpu":
         reuse_memory()
-    update = build(cfg, source.images, device, pick_precision(cfg.precision, device))
+    amp = set_precision(pick_precision(cfg.precision, device))
+    update = build(cfg, source.images, device, amp)
     seed = hash_seed(cfg.seed, 1)
     latents = LatentStream(cfg.batch_size, cfg.model.latent_dim, seed, device, cfg.accumulate)
     return Parts(update, build_batches(cfg, source, device), latents)

@@ -87,6 +87,29 @@ def test_batches_ahead_are_the_same_and_their_position_is_that_of_those_given():
     assert there.state_dict() == {"epoch": 1, "position": 3}
 
 
+def test_captured_steps_find_batches_at_fixed_places():
+    """Images on the device are chosen by a number there; others are copied to the same places."""
+    for flip in (False, True):
+        plain, here, there = (Batches(numbered(10), 4, 0, CPU, flip=flip) for _ in range(3))
+        there._ahead = Ahead(there.images, 4, CPU)
+        for batches in (here, there):
+            batches.fix(2)
+        places = [batch.data_ptr() for batch, _ in there._inputs]
+        for _ in range(5):
+            expected = [numbers(plain()) for _ in range(2)]
+            for batches in (here, there):
+                batches.prepare(2)
+                assert [numbers(batches()) for _ in range(2)] == expected
+                assert batches.state_dict() == plain.state_dict()
+        assert [batch.data_ptr() for batch, _ in there._inputs] == places
+        there.skip(2)  # fetches ahead, which is not given yet
+        assert there.state_dict() == plain.state_dict()
+        expected = numbers(plain())
+        for batches in (here, there):
+            batches.fix(0)
+            assert numbers(batches()) == expected
+
+
 def test_two_buffers_take_turns():
     images = numbered(10)
     ahead = Ahead(images, 2, torch.device("meta"))

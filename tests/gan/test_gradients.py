@@ -31,7 +31,8 @@ def test_scaling_reaches_the_passes_so_far():
 def test_gradients_that_are_kept_stay_at_their_address():
     weights = make_weights()
     gradients = Gradients(weights)
-    gradients.keep = True
+    gradients.keep_in_place(True)  # before a CUDA graph could make them in its own memory
+    assert all(not weight.grad.any() for weight in weights)
     gradients.clear()
     backward(weights)
     addresses = [weight.grad.data_ptr() for weight in weights]
@@ -39,6 +40,9 @@ def test_gradients_that_are_kept_stay_at_their_address():
     assert all(not weight.grad.any() for weight in weights)
     backward(weights)
     assert [weight.grad.data_ptr() for weight in weights] == addresses
+    gradients.keep_in_place(False)
+    gradients.clear()
+    assert all(weight.grad is None for weight in weights)
 
 
 def test_those_of_several_processes_are_summed_in_one_message(monkeypatch):

@@ -22,6 +22,23 @@ def test_stream_is_uniform_seeded_and_goes_on():
     assert torch.equal(again(), second)
 
 
+def test_latents_are_the_same_in_blocks_for_another_device():
+    cpu = torch.device("cpu")
+    plain, ahead = (latents.LatentStream(4, 3, 5, cpu) for _ in range(2))
+    ahead.fix(2)
+    for _ in range(3):
+        ahead.prepare(2)
+        for _ in range(2):
+            assert torch.equal(ahead(), plain())
+            state = ahead.state_dict()["generator"]
+            assert torch.equal(state, plain.state_dict()["generator"])
+    fresh = latents.LatentStream(4, 3, 0, cpu)
+    fresh.load_state_dict({"generator": state})
+    ahead.load_state_dict({"generator": state})
+    ahead.prepare(1)
+    assert torch.equal(ahead(), fresh())
+
+
 def test_a_seed_decides_its_row_alone():
     together = latents.from_seeds([5, 9, 7], 16)
     for i, seed in enumerate([5, 9, 7]):

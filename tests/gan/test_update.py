@@ -10,7 +10,7 @@ from torch.optim import SGD
 from torch.profiler import ProfilerActivity, profile
 
 from began_cli.data.batches import Batches
-from began_cli.gan import layers, losses, networks
+from began_cli.gan import graph, layers, losses, networks
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.gan.latents import LatentStream
@@ -600,6 +600,110 @@ def test_a_compiler_that_fails_leaves_all_as_it_was(monkeypatch):
         update.compile("max", x, z)
     assert all(torch.equal(kept[k], v) for k, v in update.discriminator.state_dict().items())
     update.joint_step(x, z)  # as it is
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """A list that grows by one with each compilation; nothing is compiled to machine code."""
+    seen, compile = [], torch.compile
+
+    def backend(module, inputs):
+        seen.append(module)
+        return module.forward
+
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda function, mode, dynamic: compile(function, backend=backend, dynamic=dynamic),
+    )
+    return seen
+
+
+def test_every_run_of_a_sweep_in_one_process_is_compiled(compilations):
+    """Mistake: after 8 versions of a function Dynamo gives up, and goes on without a word."""
+    x, z = batch(dtype=torch.float32)
+    each = []
+    for _ in range(10):
+        before = len(compilations)
+        update = make("gan", "mlp", dtype=torch.float32)
+        update.compile("default", x, z)
+        update.joint_step(x, z)
+        each.append(len(compilations) - before)
+    assert min(each) == max(each) > 0
+
+
+def small_run(*line: str) -> tuple[Update, Batches, LatentStream]:
+    cfg = settings("train", *TINY, "model=mlp", *line)
+    pixels = torch.randint(0, 256, (50, 1, 16, 16), dtype=torch.uint8)
+    update = build(cfg, pixels, CPU)
+    return update, Batches(pixels, 4, 0, CPU), LatentStream(4, 8, 0, CPU)
+
+
+def test_a_state_that_is_loaded_later_stays_where_it_is_in_memory():
+    """A roll-back in a run whose step is a CUDA graph."""
+    update, batches, latents = small_run("loss=began_paper")
+    update(batches, latents)
+    saved = copy.deepcopy(update.state_dict())
+    tensors = graph.state_tensors(update)
+    values = [tensor.detach().clone() for tensor in tensors]
+    update(batches, latents)
+    assert not all(map(torch.equal, tensors, values))
+    update.load_state_dict(saved)
+    assert [t.data_ptr() for t in graph.state_tensors(update)] == [t.data_ptr() for t in tensors]
+    assert all(map(torch.equal, tensors, values))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
+def test_the_state_of_a_run_on_a_gpu_is_loaded_on_a_cpu(optimizer):
+    """Its optimizers keep everything on the device; here that would be refused."""
+    update, batches, latents = small_run("loss=gan", f"optimizer={optimizer}")
+    update(batches, latents)
+    saved = copy.deepcopy(update.state_dict())
+    for name in ("optimizer_g", "optimizer_d"):
+        for group in saved[name]["param_groups"]:
+            group |= {"capturable": True}
+    again = small_run("loss=gan", f"optimizer={optimizer}")[0]
+    again.load_state_dict(saved)
+    x, z = batches(), latents()
+    for each in (update, again):
+        each.joint_step(x, z)
+    ours, theirs = graph.state_tensors(update), graph.state_tensors(again)
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_the_state_of_another_precision_is_laid_out_as_the_weights():
+    """Mistake: a CPU's run goes on in bf16, and fused Adam refuses moments with other strides."""
+    line = ("loss=gan", "model=began")
+    full, batches, latents = small_run(*line)
+    full(batches, latents)
+    cfg = settings("train", *line, *TINY)
+    half = build(cfg, torch.zeros(4, 1, 16, 16, dtype=torch.uint8), CPU, torch.bfloat16)
+    half.load_state_dict(copy.deepcopy(full.state_dict()))
+    for optimizer in (half.optimizer_g, half.optimizer_d):
+        for weight, slots in optimizer.state.items():
+            assert slots["exp_avg"].stride() == slots["exp_avg_sq"].stride() == weight.stride()
+    assert all(map(torch.equal, graph.state_tensors(full), graph.state_tensors(half)))
+
+
+@pytest.mark.parametrize(
+    ("line", "draws"),
+    [
+        ("loss=gan", (1, 1)),
+        ("loss=wgan loss.n_critic=3", (3, 3)),
+        ("loss=began_paper loss.separate_latents=true", (1, 2)),
+        ("loss=bgan_discrete", (1, 1)),
+    ],
+)
+def test_draws_of_a_step_are_known_before(line, draws):
+    update, batches, latents = small_run(*line.split())
+    drawn = [0, 0]
+
+    def counted(k, stream):
+        drawn[k] += 1
+        return stream()
+
+    update(lambda: counted(0, batches), lambda: counted(1, latents))
+    assert update.draws == tuple(drawn) == draws
 
 
 def test_packed_images_are_judged_together():

@@ -15,6 +15,7 @@ import torch
 from conftest import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from began_cli.gan.update import Update
 from began_cli.generators import checkpoint
 from began_cli.training.monitor import Monitor
 
@@ -75,6 +76,7 @@ import torch
 torch.set_num_threads(1)
 from began_cli import cli
 
+from began_cli.gan.update import Update
 from began_cli.generators import checkpoint
 from began_cli.training.monitor import Monitor
 seed, after = int(sys.argv[1]), float(sys.argv[2])
@@ -217,3 +219,26 @@ def test_a_fatal_alarm_is_the_last_line_of_the_metrics(began, digits, tmp_path):
     logged = [i for i, text in enumerate(log) if f"step {lines(run)[-1]['step']}/20" in text]
     alarm = [i for i, text in enumerate(log) if "watchdog: " in text]
     assert logged[0] < alarm[0]
+
+
+def test_nothing_is_compiled_after_the_trial(began, digits, tmp_path, monkeypatch):
+    """Mistake: a trial with latents of stride 0, after which every run compiles G once more."""
+    compiled, before, compile, step = [], [], torch.compile, Update.__call__
+
+    def backend(module, inputs):
+        compiled.append(module)
+        return module.forward
+
+    def counted(self, *streams):
+        before.append(len(compiled))
+        return step(self, *streams)
+
+    monkeypatch.setattr(
+        torch, "compile", lambda f, mode, dynamic: compile(f, backend=backend, dynamic=dynamic)
+    )
+    monkeypatch.setattr(Update, "__call__", counted)
+    more = ("loss=gan", "model=mlp", "compile=default", "steps=3")
+    code, out, err = began(*line(digits, tmp_path / "run", *more))
+    assert (code, err) == (0, "")
+    assert "compiled in" in out
+    assert before[0] == len(compiled) > 0

@@ -231,12 +231,13 @@ def test_every_random_state_comes_back():
     def draw():
         return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
 
+    cpu = torch.device("cpu")
     draw()
-    state = resume.rng_state()
+    state = resume.rng_state(cpu)
     first = draw()
     random.gauss(0, 1)  # Python and NumPy keep the second of two normal numbers
     np.random.randn()
-    resume.set_rng_state(state)
+    resume.set_rng_state(state, cpu)
     assert draw() == first
 
 
@@ -249,3 +250,18 @@ def test_settings_that_may_change_are_taken_and_others_refused():
         resume.merge_settings(typed, ["steps", "seed"], saved)
     with pytest.raises(UserError, match="seed was 3"):
         resume.merge_settings(typed, ["recipe"], saved)
+
+
+def test_a_run_of_before_a_setting_that_changes_no_result_goes_on(began, tiny_run, digits):
+    """`graph` is younger than the first runs."""
+    path = checkpoint.find_all(tiny_run)[-1]
+    state = checkpoint.load(path)
+    del state["config"]["graph"], state["computed"]
+    torch.save(state, path)
+    config = tiny_run / "config.yaml"
+    config.write_text(config.read_text().replace("graph: auto\n", ""))
+    tiny_run.rename(tiny_run.parent / "outputs")
+    code, out, err = began(*line(digits, "outputs/new", "resume=auto", "steps=5"))
+    assert (code, err) == (0, "")
+    assert "going on from step 4" in out
+    assert began("sample", "ckpt=outputs", "n=1")[0] == 0
