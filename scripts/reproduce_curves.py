@@ -34,7 +34,7 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
         ("loss_real", "loss_fake", "k_t", "convergence", "diversity"),
         {
             "healthy (began)": ["loss=began"],
-            "collapse (began, gamma=0.5)": ["loss=began", "loss.gamma=0.5"],
+            "low gamma (began, gamma=0.5)": ["loss=began", "loss.gamma=0.5"],
             "D never learns (began, lr_d=1e-7)": ["loss=began", "optimizer.lr_d=1e-7"],
             "collapse (began_paper)": ["loss=began_paper"],
         },

@@ -28,7 +28,7 @@ def serve(cfg: ExploreConfig) -> None:
         raise UserError(
             f"explore: the package {error.name} is missing; python -m pip install 'began[explore]'"
         ) from None
-    from began_cli.explore import page, views
+    from began_cli.explore import app, views
 
     device = pick_device(cfg.device)
     first, second = (
@@ -42,7 +42,7 @@ def serve(cfg: ExploreConfig) -> None:
             f"warning: host={cfg.host}: everyone who can reach this machine can use the page",
             file=sys.stderr,
         )
-    blocks = page.build(explorer, first, second)
+    blocks = app.build(explorer, first, second)
     try:
         _, url, _ = blocks.launch(
             server_name=cfg.host,
