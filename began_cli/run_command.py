@@ -74,7 +74,9 @@ class Task:
 
         if self.command != "train":
             parsed = parse(self.command, cfg)
-            if getattr(parsed, "ckpt", None) == "pretrained" and not Path("pretrained").exists():
+            if getattr(parsed, "ckpt", None) in ("pretrained", ["pretrained"]) and not (
+                Path("pretrained").exists()
+            ):
                 print(importlib.import_module("began_cli.generators.load").describe_pretrained())
                 return None
             return importlib.import_module(f"began_cli.commands.{self.command}").main(parsed)

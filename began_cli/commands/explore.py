@@ -60,7 +60,7 @@ def serve(cfg: ExploreConfig) -> None:
             mcp_server=False,
             max_file_size="200mb",
             theme=gradio.themes.Default(),
-            css=page.CSS,
+            css=app.CSS,
         )
     except OSError as error:
         raise UserError(f"port={cfg.port}, host={cfg.host}: {error}; choose others") from None

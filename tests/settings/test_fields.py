@@ -12,7 +12,7 @@ from began_cli.settings.train import PATHS, RESUMABLE
 FROZEN = """
     checkpoint_every compile dataset.cache dataset.device dataset.fallback dataset.root device
     devices disk_full dry_run evaluate_every evaluation.extractor evaluation.n evaluation.score
-    evaluation.weights log_every out resume sample_every show steps watch.diversity
+    evaluation.weights graph log_every out resume sample_every show steps watch.diversity
     watch.patience watch.rollbacks watchdog
 """
 

@@ -10,7 +10,7 @@ FROZEN = """
     accumulate batch_size checkpoint_every compile dataset.channels dataset.device dataset.fallback
     dataset.flip dataset.image_size dataset.name dataset.root dataset.width device devices disk_full
     dry_run ema.decay evaluate_every evaluation.extractor evaluation.n evaluation.score
-    evaluation.weights
+    evaluation.weights graph
     log_every loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
     loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim model.code_norm
     model.first_stage model.gain model.init model.latent_dim model.name model.output model.residual
