@@ -67,15 +67,23 @@ def own_device(name: str, devices: int, local: int) -> torch.device:
 def pick_precision(name: str, device: torch.device) -> str:
     """Return the precision that `precision` stands for: fp32, tf32, bf16 or fp16.
 
-    `auto` is bf16 on a GPU that computes in it, else fp32. Every GPU with TF32 has bf16 too. Raises
-    UserError for tf32 on another device than CUDA.
+    `auto` is bf16 on a GPU or a processor that computes in it, else fp32. Every GPU with TF32 has
+    bf16 too. Raises UserError for tf32 on another device than CUDA.
     """
     if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if fast else "fp32"
+        return "bf16" if _computes_in_bf16(device) else "fp32"
     if name == "tf32" and device.type != "cuda":
         raise UserError(f"precision=tf32: device={device.type} does not have it; use fp32 or bf16")
     return name
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bf16. Converting to and fro would be slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
 
 def set_precision(precision: str) -> torch.dtype | None:

@@ -161,7 +161,8 @@ def make_noise(cfg: TrainConfig, count: int = 64) -> sources.Source:
 
 def measure_step(rounds: int, overrides: list[str], steps: int = 2) -> Result:
     """Time a BEGAN step. Default: 64x64, n = 64, batch 16. precision=bf16 applies to ours alone."""
-    cfg = compose_settings(["loss=began_paper", "dataset=folder", "dataset.root=x", *overrides])
+    base = ["loss=began_paper", "dataset=folder", "dataset.root=x", "precision=fp32"]
+    cfg = compose_settings([*base, *overrides])
     device = pick_device(cfg.device)
     ours = build_parts(cfg, make_noise(cfg), device)
     loss: Any = cfg.loss
@@ -211,7 +212,7 @@ def measure_scaling(rounds: int, overrides: list[str]) -> Result:
         "width": [f"model.width={width}" for width in (16, 32, 64, 128)],
     }
     base = ["loss=began_paper", "dataset=folder", "dataset.root=x", "dataset.image_size=32"]
-    base += ["model.width=16", "batch_size=16"]
+    base += ["model.width=16", "batch_size=16", "precision=fp32"]
     work: dict[str, Callable[[], Any]] = {}
     flops: dict[str, float] = {}
     for word in itertools.chain.from_iterable(series.values()):

@@ -47,7 +47,8 @@ def train(
 ) -> tuple[int, float, int, float]:
     """Return the number of modes found, the share of samples near one, the steps and seconds."""
     packed = ["loss.pack=4"] if loss in PACKED else []
-    cfg = compose_settings([f"loss={loss}", "dataset=ring", f"seed={seed}", *packed, *more])
+    line = [f"loss={loss}", "dataset=ring", f"seed={seed}", "precision=fp32", *packed, *more]
+    cfg = compose_settings(line)
     torch.manual_seed(seed)
     source = sources.load(cfg.dataset)
     update, batches, stream = build_parts(cfg, source, torch.device("cpu"))

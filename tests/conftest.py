@@ -32,6 +32,9 @@ def _quiet_world(monkeypatch, tmp_path):
     monkeypatch.delenv("BEGAN_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
     monkeypatch.setattr("began_cli.data.sources._download", _no_network)
+    # `precision=auto` does not depend on the processor that runs the tests.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     torch.manual_seed(0)
 
 

@@ -67,6 +67,11 @@ def test_precisions_by_name(monkeypatch):
     for fast in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda fast=fast, **_: fast)
         assert pick_precision("auto", gpu) == ("bf16" if fast else "fp32")
+    for unit in ("avx512_bf16", "amx_tile"):
+        with monkeypatch.context() as here:
+            here.setattr(torch.cpu, f"_is_{unit}_supported", lambda: True)
+            assert pick_precision("auto", CPU) == "bf16"
+            assert pick_precision("auto", torch.device("mps")) == "fp32"
 
 
 def test_single_precision_is_not_tf32_unless_it_says_so():

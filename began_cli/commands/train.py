@@ -40,7 +40,8 @@ def train(plan: resume.Plan) -> float | None:
     with setup.claim_folder(run), enough_memory(cfg.batch_size, cfg.model.width):
         setup.seed_everything(cfg.seed)
         with setup.open_monitor(cfg, saved) as monitor:
-            training = Training(cfg, source, device, monitor, scorer)
+            precision = setup.pick_own_precision(cfg, device, saved)
+            training = Training(cfg, source, device, precision, monitor, scorer)
             for warning in plan.warnings:
                 monitor.warn(warning)
             if saved is not None:

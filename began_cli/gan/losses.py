@@ -50,6 +50,7 @@ class Loss(nn.Module):
     batch_norm: ClassVar[bool] = True  # whether a discriminator may normalise over the batch
     binary: ClassVar[bool] = False  # whether images are black and white, drawn pixel by pixel
     chance: ClassVar[float | None] = None  # L_D of a discriminator that cannot tell, if it is fixed
+    by_image: ClassVar[bool] = False  # whether each image counts in L_D and L_G by its value alone
     n_critic = 1  # steps of the discriminator for one of the generator
     separate_latents = False  # whether D's fakes have latents of their own
 
@@ -130,6 +131,7 @@ class LogisticLoss(ScoreLoss):
     """L_D = -E log D(x) - E log(1 - D(g)), D = sigmoid(f), on logits (1406.2661, equation 1)."""
 
     chance = 2 * math.log(2)
+    by_image = True
 
     def real(self, values: Tensor) -> Tensor:
         return F.softplus(-values).mean()
@@ -142,6 +144,7 @@ class AutoencoderLoss(Loss):
     """A loss whose discriminator is an autoencoder; L_G is the mean energy of the fakes."""
 
     critic = "autoencoder"
+    by_image = True
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return values.mean()
@@ -315,6 +318,8 @@ class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
 
 class EbganPt(Ebgan, settings=EbganPtLossConfig):
     """EBGAN-PT (1609.03126, section 2.4): L_G gains pt_weight times the pulling-away term."""
+
+    by_image = False
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         assert isinstance(output, Reconstruction)

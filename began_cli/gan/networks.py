@@ -193,6 +193,11 @@ class Score(nn.Module):
         return self.encoder(packed).squeeze(1)
 
 
+def couples_images(network: nn.Module) -> bool:
+    """Return whether the output for an image depends on the others of the batch."""
+    return any(isinstance(layer, BatchNorm2d) for layer in network.modules())
+
+
 class BlackAndWhite(nn.Module):
     """A generator of black and white images: its logits are those of each pixel being white.
 

@@ -1,7 +1,8 @@
 """One optimisation step of both networks, at the fewest passes the loss allows.
 
 In units of one network pass over a batch (a backward pass costs 1 for data and 1 for weights):
-6D + 3G where the fake part of L_D is c L_G, else 7D + 3G; see `Update._learn_from_fakes`.
+6D + 3G where one backward pass over the fakes serves both networks, else 7D + 3G; see
+`Update._learn_from_fakes`.
 Nothing here reads a value back from the device.
 """
 
@@ -19,9 +20,9 @@ from began_cli import ranks
 from began_cli.block import pinned
 from began_cli.gan.gradients import Gradients
 from began_cli.gan.layers import Carry, carry_at
-from began_cli.gan.losses import BganDiscrete, Loss
+from began_cli.gan.losses import BganDiscrete, Loss, Reconstruction
 from began_cli.gan.measures import Criticism, Fakes, Measures, Reals, combine
-from began_cli.gan.networks import BlackAndWhite
+from began_cli.gan.networks import BlackAndWhite, couples_images
 
 
 class Update:
@@ -56,6 +57,13 @@ class Update:
         self._share = torch.tensor(share, dtype=like.dtype, device=like.device)
         self._generate: Callable[[Tensor], Tensor] = self._run_generator
         self._criticise: Callable[[Tensor], Criticism] = self._run_discriminator
+        self._by_image = (
+            loss.by_image
+            and loss.fake_factor() is None
+            and not loss.separate_latents
+            and not couples_images(discriminator)
+            and amp != torch.float16  # the smallest seeds would vanish
+        )
         self._controls: Tensor | None = None  # see `fix`
         self._last_controls: list[float] = []
         self._fixed_step: Callable[[], Measures] | None = None
@@ -199,6 +207,7 @@ class Update:
 
         Both share one forward pass. Where the fake part is c L_G one backward pass gives the
         gradient of L_G for D's weights and for g. D's is scaled later: with c = 0 g keeps its own.
+        Where each image counts by its value alone, one pass serves too: `_backward_by_image`.
         """
         loss, seed = self.loss, self._seed()
         loss_fake = None
@@ -210,6 +219,10 @@ class Update:
         g = self._generate(z)
         leaf = g.detach().requires_grad_()
         values, output = self._criticise(leaf)
+        if self._by_image:
+            loss_fake, loss_g, gradient = self._backward_by_image(values, output, leaf, seed)
+            g.backward(gradient)
+            return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
         loss_g = loss.generator(values, output)
         if loss_fake is not None:
             (gradient,) = torch.autograd.grad(loss_g, leaf, seed)
@@ -223,6 +236,28 @@ class Update:
             (gradient,) = torch.autograd.grad(loss_g, leaf, seed)  # not for D's weights
         g.backward(gradient)
         return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
+
+    def _backward_by_image(
+        self, values: Tensor, output: Tensor | Reconstruction, g: Tensor, seed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the gradients of the fake part of L_D to D's; return it, L_G, and L_G's gradient for
+        the images g, (N, C, H, W). `values` (N,) and `output` are D's for them.
+
+        A backward pass is linear in the seed of each image. With dL_D/dv as seeds, D's weights get
+        their gradient, and each image gets its own times (dL_D/dv) / (dL_G/dv), which is undone
+        afterwards. Where dL_D/dv is 0, as for an idle hinge, the seed is the largest that rounding
+        hides in the sum over the batch.
+        """
+        at = values.detach().requires_grad_()
+        loss_fake, loss_g = self.loss.fake(at), self.loss.generator(at, output)
+        (seeds,) = torch.autograd.grad(loss_fake, at, seed)
+        (wanted,) = torch.autograd.grad(loss_g, at, seed)
+        least = seed * (torch.finfo(at.dtype).eps / 2 / len(at))
+        seeds = torch.where(seeds.abs() < least, least, seeds)
+        values.backward(seeds)
+        assert g.grad is not None
+        rows = (wanted / seeds).repeat_interleave(len(g) // len(at))  # one value for each pack
+        return loss_fake, loss_g, g.grad * rows.view(-1, 1, 1, 1)
 
     def _learn_from_reals(self, x: Tensor, g: Tensor) -> Reals:
         """Add the gradients of the real part of L_D, and of its penalty, to D's: 3D."""

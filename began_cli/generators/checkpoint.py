@@ -207,6 +207,7 @@ def load(path: Path, setting: str = "ckpt") -> dict[str, Any]:
         upgrade(state["config"])
         if isinstance(state["loss"], dict):
             state["loss"].pop("background", None)
+        state.setdefault("computed", {"device": "cpu", "precision": "fp32"})
     return state
 
 

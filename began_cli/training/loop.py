@@ -10,7 +10,6 @@ import torch
 
 from began_cli import __version__, ranks
 from began_cli.data.sources import Source
-from began_cli.device import pick_precision
 from began_cli.errors import UserError, reason
 from began_cli.evaluation.report import score_scalars
 from began_cli.gan import graph
@@ -63,13 +62,14 @@ class Training:
         cfg: TrainConfig,
         source: Source,
         device: torch.device,
+        precision: str,
         monitor: Monitor | NoMonitor,
         scorer: Scorer | None = None,
     ) -> None:
         self.cfg, self.run, self.source, self.device = cfg, Path(cfg.out), source, device
         self.monitor, self.scorer = monitor, scorer
-        self.precision = pick_precision(cfg.precision, device)
-        self.update, self.batches, self.latents = build_parts(cfg, source, device)
+        self.precision = precision
+        self.update, self.batches, self.latents = build_parts(cfg, source, device, precision)
         self.schedule = schedule.build(
             cfg.schedule, [self.update.optimizer_g, self.update.optimizer_d]
         )
@@ -267,7 +267,7 @@ class Training:
             self.monitor.say(
                 f"devices={self.cfg.devices}, where there were {before}: sums round otherwise"
             )
-        before = saved.get("computed", {}).get("device", self.device.type)
+        before = saved["computed"]["device"]
         if before != self.device.type:
             news = f"device={self.device.type}, where it was {before}: sums round otherwise"
             if (then := saved["computed"]["precision"]) != self.precision:

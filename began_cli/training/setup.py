@@ -40,12 +40,14 @@ class Parts(NamedTuple):
     latents: LatentStream
 
 
-def build_parts(cfg: TrainConfig, source: Source, device: torch.device) -> Parts:
+def build_parts(
+    cfg: TrainConfig, source: Source, device: torch.device, precision: str | None = None
+) -> Parts:
     """Return new networks, initialised by the global random state, and both streams at their
-    beginning."""
+    beginning. `precision` is what `cfg.precision` stands for, if that is known."""
     if device.type == "cpu":
         reuse_memory()
-    amp = set_precision(pick_precision(cfg.precision, device))
+    amp = set_precision(precision or pick_precision(cfg.precision, device))
     update = build(cfg, source.images, device, amp)
     seed = hash_seed(cfg.seed, 1)
     latents = LatentStream(cfg.batch_size, cfg.model.latent_dim, seed, device, cfg.accumulate)
@@ -98,6 +100,18 @@ def pick_own_device(cfg: TrainConfig) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # its random state is the one that is saved
     return device
+
+
+def pick_own_precision(
+    cfg: TrainConfig, device: torch.device, saved: dict[str, Any] | None
+) -> str:
+    """Return the precision of a run, or of one that goes on from the checkpoint `saved`.
+
+    On the same kind of device, `auto` stays what it was: another processor does not change a run.
+    """
+    if saved is not None and cfg.precision == "auto" and saved["computed"]["device"] == device.type:
+        return saved["computed"]["precision"]
+    return pick_precision(cfg.precision, device)
 
 
 def load_data(cfg: TrainConfig, saved: dict[str, Any] | None) -> Source:

@@ -252,6 +252,16 @@ def test_settings_that_may_change_are_taken_and_others_refused():
         resume.merge_settings(typed, ["recipe"], saved)
 
 
+def test_a_run_keeps_its_precision_on_another_processor(began, tiny_run, monkeypatch):
+    """`auto` was fp32 here; on a processor that computes in bf16 the run goes on in fp32."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    out = began("train", f"resume={tiny_run}", "steps=6")[1]
+    assert ", cpu, fp32; 6 steps" in out
+    assert began("train", f"resume={tiny_run}", "steps=8", "precision=bf16")[0] == 2
+    out = began("train", "steps=1", "out=new", *TINY)[1]
+    assert ", cpu, bf16; 1 steps" in out
+
+
 def test_a_run_of_before_a_setting_that_changes_no_result_goes_on(began, tiny_run, digits):
     """`graph` is younger than the first runs."""
     path = checkpoint.find_all(tiny_run)[-1]
