@@ -1,13 +1,15 @@
 """Time began against plain references, in turns in one process.
 
-    python scripts/benchmark.py step|scaling|loop|data|sample|startup [--rounds N] [--json] [x=y …]
+    python scripts/benchmark.py WHAT [--rounds N] [--json] [setting=value …]
 
-step     a BEGAN step against one with three discriminator passes, and one of G then D
-scaling  a BEGAN step's time and operations, over sizes, batches and widths
-loop     `began train` with its logs, samples and checkpoints, against the bare step
-data     a folder of images, against ImageFolder and DataLoader with two workers
-sample   `began sample` against the bare generator
-startup  `began --help` and `began train --cfg job` against importing torch
+WHAT is one of:
+step       a BEGAN step against one with three discriminator passes, and one of G then D
+scaling    a BEGAN step's time and operations, over sizes, batches and widths
+precision  a step of any loss in bf16 against one in fp32
+loop       `began train` with its logs, samples and checkpoints, against the bare step
+data       a folder of images, against ImageFolder and DataLoader with two workers
+sample     `began sample` against the bare generator
+startup    `began --help` and `began train --cfg job` against importing torch
 
 Prints medians, and each ratio with its smallest and largest value over the rounds.
 """
@@ -236,6 +238,23 @@ def measure_scaling(rounds: int, overrides: list[str]) -> Result:
     return result
 
 
+def measure_precision(rounds: int, overrides: list[str]) -> Result:
+    """Time a step in both precisions. Default: BGAN on MNIST."""
+    work: dict[str, Callable[[], Any]] = {}
+    for precision in ("fp32", "bf16"):
+        line = ["dataset=mnist", "loss=bgan", *overrides, f"precision={precision}"]
+        cfg = compose_settings(line)
+        parts = build_parts(cfg, make_noise(cfg), pick_device(cfg.device))
+        work[precision] = lambda parts=parts: parts.update(parts.batches, parts.latents)
+        work[precision]()
+    seconds = time_in_turns(work, rounds, pick_device(cfg.device))
+    result: Result = {
+        f"{name}, ms a step": round(1000 * statistics.median(each), 2)
+        for name, each in seconds.items()
+    }
+    return result | {"bf16 is faster": format_ratio(seconds["fp32"], seconds["bf16"])}
+
+
 def measure_peak(device: torch.device, amp: torch.dtype | None, n: int = 2048) -> float:
     """Return operations per second of the fastest of 20 products of n x n matrices.
 
@@ -404,6 +423,7 @@ def measure_startup(rounds: int, overrides: list[str]) -> Result:
 BENCHMARKS: dict[str, Callable[[int, list[str]], Result]] = {
     "step": measure_step,
     "scaling": measure_scaling,
+    "precision": measure_precision,
     "loop": measure_loop,
     "data": measure_data,
     "sample": measure_sample,

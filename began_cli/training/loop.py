@@ -186,14 +186,14 @@ class Training:
             return
         score = scorer(self.update.ema)
         better = scorer.better(score.value, self.best)
-        self.monitor.log_score(score_scalars(scorer.name, score), step)
+        self.monitor.log_score(score_scalars(scorer.title, score), step)
         scorer.record(self.run, score, step)
         if better:
             self.best = {"score": scorer.name, "extractor": score.extractor}
             self.best |= {"value": score.value, "step": step}
             checkpoint.save_best(self.run, step, self.state_dict())
         self.monitor.say(
-            f"step {step:,}: {scorer.name}[{score.extractor}] {score.value:.4g}, real images "
+            f"step {step:,}: {scorer.title}[{score.extractor}] {score.value:.4g}, real images "
             f"{score.floor:.4g}{'; the best so far' if better else ''}"
         )
 

@@ -25,6 +25,7 @@ class Scorer:
         self.name, self.n, self.dim = c.score, c.n, cfg.model.latent_dim
         self.judges = Judges(cfg.dataset, c.extractor, c.weights, cfg.device, classes=False)
         choose_scores([c.score], cfg.dataset.name, self.judges.extractor)
+        self.title = self.judges.extractor.rename(c.score)  # in logs and tables
         count = len(source.images)
         self.options = Options(kid_subset=min(Options().kid_subset, c.n, count // 2))
         plan = references.plan(count, c.n)
@@ -61,7 +62,7 @@ class Scorer:
             self.n,
             self.options,
             self.data,
-            {self.judges.extractor.rename(self.name): score},
+            {self.title: score},
             ["scored during training"],
         )
         report.add(run / "evaluation.json", record)

@@ -102,9 +102,7 @@ def pick_own_device(cfg: TrainConfig) -> torch.device:
     return device
 
 
-def pick_own_precision(
-    cfg: TrainConfig, device: torch.device, saved: dict[str, Any] | None
-) -> str:
+def pick_own_precision(cfg: TrainConfig, device: torch.device, saved: dict[str, Any] | None) -> str:
     """Return the precision of a run, or of one that goes on from the checkpoint `saved`.
 
     On the same kind of device, `auto` stays what it was: another processor does not change a run.

@@ -1,5 +1,6 @@
 """The tests can't have DINOv2's weights: those here are random, and the network a small one."""
 
+import json
 import math
 import pickle
 import sys
@@ -7,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.special import erf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from began_cli.errors import UserError
 from began_cli.evaluation import dinov2, features
@@ -125,6 +128,18 @@ def test_pictures_are_resized_as_by_torchvision_on_pil_images():
     made = dinov2.resize(IMAGES)
     assert made.shape == (2, 3, 224, 224)
     assert torch.equal(made[0].float() / 255, expected(picture))
+
+
+def test_a_run_logs_its_frechet_distance_as_fd(state, tmp_path, began):
+    torch.save(state, tmp_path / "meta.pth")
+    line = ["evaluation.extractor=dinov2", "evaluation.weights=meta.pth", "evaluation.n=20"]
+    code, out, err = began("train", "steps=1", "evaluate_every=1", "out=run", *line, *TINY)
+    assert (code, err) == (0, "")
+    assert "step 1: fd[dinov2-l@" in out
+    tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
+    assert [tag[:23] for tag in tags if "evaluation" in tag] == ["evaluation/fd/dinov2-l-"] * 2
+    (made,) = json.loads((tmp_path / "run/evaluation.json").read_text())["evaluations"]
+    assert list(made["scores"]) == ["fd"]
 
 
 def test_grey_images_and_safetensors(state, tmp_path):

@@ -449,7 +449,13 @@ def test_work_is_the_minimum(loss, always_one, model):
 
 @pytest.mark.parametrize(
     "line",
-    ["gan", "bgan", "gan loss.pack=2", "ebgan model.code_norm=false", "began model.code_norm=false"],
+    [
+        "gan",
+        "bgan",
+        "gan loss.pack=2",
+        "ebgan model.code_norm=false",
+        "began model.code_norm=false",
+    ],
 )
 def test_one_backward_pass_gives_the_gradients_of_two(line):
     """With half of the hinges idle, and with logits so large that D is sure of its fakes."""
