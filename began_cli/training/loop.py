@@ -73,7 +73,7 @@ class Training:
         self.schedule = schedule.build(
             cfg.schedule, [self.update.optimizer_g, self.update.optimizer_d]
         )
-        self.watchdog = watchdog.Watchdog(cfg)
+        self.watchdog = watchdog.Watchdog(cfg, precision)
         self.previews = Previews(self.update, source.images, cfg.model.latent_dim, device)
         self.rollbacks, self.saved_at = 0, 0
         self.best: dict[str, Any] = {}  # the best score so far, and its step

@@ -35,8 +35,9 @@ class Rule(NamedTuple):
 class Watchdog:
     """Checks the logged values. Each rule speaks once, until its condition has passed."""
 
-    def __init__(self, c: TrainConfig) -> None:
-        self.c, self.loss = c, losses.class_of(c.loss)
+    def __init__(self, c: TrainConfig, precision: str) -> None:
+        """`precision` is what `c.precision` stands for."""
+        self.c, self.precision, self.loss = c, precision, losses.class_of(c.loss)
         self.patience = c.watch.patience
         self._held: dict[str, int] = {}  # rule -> logs in a row
         self._convergence: deque[float] = deque(maxlen=self.patience)
@@ -69,7 +70,7 @@ class Watchdog:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         advice = f"{', '.join(bad) or 'a weight'} is not finite; "
         advice += f"lower optimizer.lr={self.c.optimizer.lr:g}"
-        if self.c.precision in ("bf16", "fp16"):
+        if self.precision in ("bf16", "fp16"):
             advice += ", or set precision=fp32"
         return Rule("not finite", bool(bad) or not weights_finite, 1, advice, True)
 

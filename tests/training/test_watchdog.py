@@ -22,7 +22,9 @@ def speaks(watchdog, *, times=1, weights_finite=True, **values):
 
 
 def test_rules_speak_once_after_their_patience():
-    dog = Watchdog(settings("train", "loss=gan", "watch.patience=3", "watch.diversity=0.25"))
+    dog = Watchdog(
+        settings("train", "loss=gan", "watch.patience=3", "watch.diversity=0.25"), "fp32"
+    )
     low = {"diversity": 0.1}
     assert speaks(dog, times=5, **low) == [[], [], ["collapse"], [], []]
     assert speaks(dog) == [[]]
@@ -32,9 +34,17 @@ def test_rules_speak_once_after_their_patience():
     assert speaks(dog, weights_finite=False) == [[]]  # still the same trouble
 
 
+@pytest.mark.parametrize(("precision", "end"), [("fp32", "=0.0002"), ("bf16", "precision=fp32")])
+def test_half_precision_may_be_why_a_value_is_not_finite(precision, end):
+    """Also where `precision=auto` stands for it."""
+    dog = Watchdog(settings("train", "loss=gan"), precision)
+    [alarm] = dog.look(CALM | {"loss_g": math.nan}, True)
+    assert alarm.advice.endswith(end)
+
+
 def test_a_floor_that_was_chosen_may_be_rested_on():
     line = ("loss=began_paper", "loss.k_min=0.35", "loss.k_0=0.35", "watch.patience=2")
-    dog = Watchdog(settings("train", *line))
+    dog = Watchdog(settings("train", *line), "fp32")
     said = [dog.look(CALM | {"k_t": 0.35, "convergence": 1.0 + i}, True) for i in range(5)]
     assert said == [[]] * 5
 
@@ -48,7 +58,7 @@ def test_a_floor_that_was_chosen_may_be_rested_on():
     ],
 )
 def test_a_collapse_names_its_remedy(line, advice):
-    dog = Watchdog(settings("train", *line.split(), "watch.patience=1"))
+    dog = Watchdog(settings("train", *line.split(), "watch.patience=1"), "fp32")
     alarms = dog.look(CALM | {"k_t": 0.1, "diversity": 0.1}, True)
     [said] = [alarm.advice for alarm in alarms if alarm.rule == "collapse"]
     assert said.endswith(f"collapsed; {advice}")
@@ -64,7 +74,7 @@ def test_a_collapse_names_its_remedy(line, advice):
     ],
 )
 def test_a_collapse_behind_a_winning_d_is_no_fault_of_the_generators_rate(line, loss_d, advice):
-    dog = Watchdog(settings("train", line, "watch.patience=3"))
+    dog = Watchdog(settings("train", line, "watch.patience=3"), "fp32")
     for logged in (loss_d, 1.2, loss_d):  # a D that wins loses now and then
         alarms = dog.look({"loss_d": logged, "diversity": 0.1}, True)
     [alarm] = [alarm for alarm in alarms if alarm.rule == "collapse"]
@@ -73,18 +83,18 @@ def test_a_collapse_behind_a_winning_d_is_no_fault_of_the_generators_rate(line, 
 
 @pytest.mark.parametrize("line", ["loss=began", "loss=ebgan loss.margin=following"])
 def test_a_d_that_reconstructs_no_better_than_blank_is_told(line):
-    dog = Watchdog(settings("train", *line.split(), "watch.patience=3"))
+    dog = Watchdog(settings("train", *line.split(), "watch.patience=3"), "fp32")
     assert speaks(dog, times=3, k_t=0.0, margin=0.5) == [[], [], ["pinned"]]
     assert speaks(dog, times=3, k_t=1e-3, margin=0.5) == [[]] * 3
 
 
 def test_a_d_that_always_wins_is_said_before_the_samples_collapse():
-    dog = Watchdog(settings("train", "loss=bgan_discrete", "watch.patience=3"))
+    dog = Watchdog(settings("train", "loss=bgan_discrete", "watch.patience=3"), "fp32")
     assert speaks(dog, times=4, loss_d=0.01) == [[], [], ["winning"], []]
     assert speaks(dog, times=2, loss_d=0.9) == [[], []]
     assert ["winning"] in speaks(dog, times=5, loss_d=0.01)  # it passed, and came again
     for loss, loss_d in (("wgan_gp", -0.01), ("wgan", -0.01), ("began", 0.01), ("ebgan", 0.01)):
-        dog = Watchdog(settings("train", f"loss={loss}", "watch.patience=3"))
+        dog = Watchdog(settings("train", f"loss={loss}", "watch.patience=3"), "fp32")
         assert speaks(dog, times=5, loss_d=loss_d) == [[]] * 5
 
 
