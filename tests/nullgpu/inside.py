@@ -31,6 +31,7 @@ torch.backends.cudnn.enabled = False  # there is none
 warnings.filterwarnings("ignore", "Attempting to run cuBLAS")  # nor a context
 graph.distance = lambda *_: 0.0
 watchdog.finite = lambda _: True
+torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
 NAMES = ("launches", "syncs", "to_device", "pageable", "to_host", "on_device", "graphs", "nodes")
 NAMES += ("escaped", "allocations")
 
