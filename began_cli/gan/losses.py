@@ -185,8 +185,8 @@ class FollowingMargin(nn.Module):
         return self.gamma * self.energy
 
     def k(self) -> Tensor:
-        """Return the weight of the hinge, 0 to 1."""
-        return (1 - self.energy / self.blank_energy).clamp(0, 1)
+        """Return the weight of the hinge, 0 to 1; 0 if all images of the data are the same."""
+        return (1 - self.energy / self.blank_energy).nan_to_num(0).clamp(0, 1)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the loss, a scalar, of fakes with energies `values`, (N,)."""
@@ -238,7 +238,7 @@ class Began(BeganLoss, settings=BeganLossConfig):
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
         assert isinstance(run.loss, BeganLossConfig)
-        return f"raise loss.gamma={run.loss.gamma:g}"
+        return _raise_gamma(run.loss.gamma)
 
 
 class BeganUnbalanced(BeganLoss, settings=BeganUnbalancedLossConfig):
@@ -294,7 +294,7 @@ class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
 
     def __init__(self, c: EbganLossConfig, image_shape: tuple[int, int, int]) -> None:
         super().__init__(c, image_shape)
-        self.hinge = FollowingMargin(c.gamma) if c.margin == "following" else None
+        self.hinge = None if c.gamma is None else FollowingMargin(c.gamma)
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Reconstruction)
@@ -313,7 +313,8 @@ class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
-        return "use loss=ebgan_pt, or loss.margin=following"
+        assert isinstance(run.loss, EbganLossConfig)
+        return _raise_gamma(run.loss.gamma) or "use loss=ebgan_pt, or loss.margin=following"
 
 
 class EbganPt(Ebgan, settings=EbganPtLossConfig):
@@ -330,7 +331,9 @@ class EbganPt(Ebgan, settings=EbganPtLossConfig):
 
     @classmethod
     def collapse_remedy(cls, run: TrainConfig) -> str:
-        return "raise loss.pt_weight, or use loss.margin=following"
+        assert isinstance(run.loss, EbganPtLossConfig)
+        other = _raise_gamma(run.loss.gamma) or "use loss.margin=following"
+        return f"raise loss.pt_weight={run.loss.pt_weight:g}, or {other}"
 
 
 class Gan(LogisticLoss, settings=GanLossConfig):
@@ -451,6 +454,16 @@ def pulling_away(code: Tensor) -> Tensor:
     squared = (unit @ unit.T).square()
     n = len(code)
     return (squared.sum() - squared.diagonal().sum()) / (n * (n - 1))
+
+
+def _raise_gamma(gamma: float | None) -> str:
+    """Return what to change if a following margin does not keep the samples apart, if there is one.
+
+    While k is 0 the margin has no weight.
+    """
+    if gamma is None:
+        return ""
+    return f"raise loss.gamma={gamma:g}, or optimizer.lr_d while k_t is 0"
 
 
 def _full(t: Tensor) -> Tensor:

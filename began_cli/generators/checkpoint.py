@@ -228,7 +228,8 @@ def upgrade(config: dict[str, Any]) -> None:
     if loss.get("name") == "began" and "lambda_k" in loss:
         loss["name"] = "began_paper"
     if loss.get("name") in ("ebgan", "ebgan_pt"):
-        loss.setdefault("gamma", 1.0)  # not used: the margin is a number
+        if loss.get("margin") != "following":
+            loss["gamma"] = None
     for name in ("content_floor", "margin_steps"):
         loss.pop(name, None)
 

@@ -65,7 +65,13 @@ class EbganLossConfig(LossConfig):
         ),
         only="only loss=ebgan and ebgan_pt have a margin that can be set",
     )
-    gamma: float = setting(above_zero(), only=_GAMMA)
+    gamma: float | None = setting(above_zero(), only=_GAMMA)
+
+    def check(self, run: "TrainConfig") -> None:
+        follows = self.margin == "following"
+        if follows or self.gamma is not None:
+            wants = "a number above 0" if follows else "null: only loss.margin=following has it"
+            checks.require(follows and self.gamma is not None, "loss.gamma", self.gamma, wants)
 
 
 @option("loss", "ebgan_pt")
@@ -76,6 +82,7 @@ class EbganPtLossConfig(EbganLossConfig):
     pt_global: bool = setting()
 
     def check(self, run: "TrainConfig") -> None:
+        EbganLossConfig.check(self, run)
         at_once = run.images_at_once
         checks.require(
             (at_once if self.pt_global else run.images_a_device) >= 2,
@@ -402,6 +409,10 @@ class TrainConfig:
         self.model.check(self.dataset)
         self.loss.check(self)
         self.schedule.check(self)
+        scores = isinstance(self.loss, ScoreLossConfig | BganDiscreteLossConfig)
+        if self.model.code_norm and not scores:
+            wants = "2 or more images for each of the accumulated parts, or model.code_norm=false"
+            checks.require(at_once >= 2, "batch_size", at_once, wants)
         if self.evaluate_every and self.dataset.channels == 2:
             raise UserError(
                 f"evaluate_every: dataset={self.dataset.name} has points, not images to score"

@@ -97,6 +97,15 @@ def test_the_margin_starts_at_the_energy_of_blank_reconstructions(line, blank):
     assert loss.fake(doubles(0.0, 0.1)).item() == 0  # k is 0
 
 
+def test_a_single_image_has_no_margin():
+    """Its blank reconstruction is the image itself."""
+    loss = make("loss=began")
+    loss.prepare(torch.full((7, 1, 16, 16), 9, dtype=torch.uint8))
+    for real in (0.0, 0.5):
+        assert loss.advance(doubles(real), doubles(1.0))["k_t"].item() == 0
+        assert loss.fake(doubles(0.1)).item() == 0
+
+
 @pytest.mark.parametrize("line", ["loss=began", "loss=ebgan loss.margin=following"])
 def test_following_margin_on_a_hand_worked_sequence(line):
     """Each step moves L by a twentieth of the way; k = clip(1 - L / 2, 0, 1); margin = 3 L."""

@@ -68,6 +68,16 @@ TOGETHER = {  # lines that break a rule, and the nearest that keeps it
         "batch_size=2: wants",
         "loss.pt_global=true",
     ),
+    "loss=ebgan loss.gamma=3": ("loss.gamma=3.0: wants null", "loss.margin=following"),
+    "loss=ebgan_pt loss.margin=following loss.gamma=null": (
+        "loss.gamma=None: wants a number above 0",
+        "loss.margin=5",
+    ),
+    "loss=began model=began batch_size=4 accumulate=4": (
+        "batch_size=1: wants 2 or",
+        "accumulate=2",
+    ),
+    "loss=ebgan model=began batch_size=1": ("model.code_norm=false", "model.code_norm=false"),
     "loss=bgan schedule=plateau": ("schedule=plateau follows M_global", "loss=began_paper"),
     "schedule=linear schedule.start=5 schedule.end=5": ("schedule.end=5: wants", "schedule.end=6"),
     "dataset=avatars dataset.image_size=128": ("dataset.image_size=128", "dataset.image_size=64"),

@@ -53,8 +53,16 @@ def test_a_floor_that_was_chosen_may_be_rested_on():
     ("line", "advice"),
     [
         ("loss=began_paper", "use loss=began, or raise loss.gamma=0.5"),
-        ("loss=began loss.gamma=1.5", "raise loss.gamma=1.5"),
+        (
+            "loss=began loss.gamma=1.5",
+            "raise loss.gamma=1.5, or optimizer.lr_d while k_t is 0",
+        ),
         ("loss=ebgan", "use loss=ebgan_pt, or loss.margin=following"),
+        ("loss=ebgan_pt", "raise loss.pt_weight=0.1, or use loss.margin=following"),
+        (
+            "loss=ebgan_pt loss.margin=following",
+            "raise loss.pt_weight=0.1, or raise loss.gamma=1.25, or optimizer.lr_d while k_t is 0",
+        ),
     ],
 )
 def test_a_collapse_names_its_remedy(line, advice):
