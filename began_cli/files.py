@@ -49,14 +49,13 @@ def output_folder(out: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            f"out={folder}: cannot be written to ({error.strerror}); give another folder as out=…"
-        ) from None
+        why = "is a file" if folder.is_file() else f"cannot be written to ({error.strerror})"
+        raise UserError(f"out={folder}: {why}; give another folder as out=…") from None
     return folder
 
 
 def ending_of(out: str | None) -> str:
-    """Return the ending of `out` if it names a file, such as ".png"; "" if it names a folder.
+    """Return the ending of `out`, such as ".png" also for .PNG; "" if it names a folder.
 
     A folder is one that exists, or a name without an ending or with a slash at its end. What starts
     with a digit is no ending (gamma-0.5).
@@ -64,7 +63,7 @@ def ending_of(out: str | None) -> str:
     if out is None or out.endswith(("/", os.sep)) or Path(out).expanduser().is_dir():
         return ""
     ending = Path(out).suffix
-    return ending if ending[1:2].isalpha() else ""
+    return ending.lower() if ending[1:2].isalpha() else ""
 
 
 def output_file(out: str | None, folder: Path, name: str) -> Path:

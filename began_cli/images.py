@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from began_cli.files import replacing
 
@@ -36,8 +35,21 @@ def to_grey(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """Return uint8 images (N, C, H, W) as one sheet (3, H', W'), `columns` in a row, 2 apart."""
-    return make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
+    """Return uint8 images (N, C, H, W) as one sheet (3, H', W'), `columns` in a row, 2 apart.
+
+    A single image gets no frame.
+    """
+    # Not torchvision's make_grid: to import torchvision takes nearly as long as to import torch.
+    n, _, height, width = images.shape
+    if n == 1:
+        return images[0].cpu().expand(3, -1, -1)
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    sheet = torch.full((3, 2 + rows * (height + 2), 2 + columns * (width + 2)), 255).byte()
+    for i, image in enumerate(images.cpu()):
+        top, left = 2 + i // columns * (height + 2), 2 + i % columns * (width + 2)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
 
 
 REAL = (230, 120, 0)  # the frame of real images
@@ -134,7 +146,7 @@ def save_animation(frames: list[Tensor], path: Path, fps: float) -> None:
 
     WebP keeps every pixel, GIF 256 colours. Raise ValueError if Pillow has no WebP.
     """
-    if path.suffix == ".webp" and not features.check("webp"):
+    if path.suffix.lower() == ".webp" and not features.check("webp"):
         raise ValueError("Pillow was built without WebP")
     first, *rest = [to_pil(frame) for frame in frames]
     duration = round(1000 / fps)

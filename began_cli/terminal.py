@@ -12,6 +12,11 @@ def say(text: str) -> None:
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
 
 
+def plural(n: int, word: str) -> str:
+    """Return `1 image`, or `2,000 images`."""
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
 def picture_class() -> Any:
     """Return the class of textual-image that shows a picture to Rich: `picture_class()(path)`.
 

@@ -130,7 +130,7 @@ def test_paths_with_any_letters(began, tiny_run, tmp_path):
     tiny_run.rename(odd)
     code, out, err = began("sample", f"ckpt={odd}", "n=1")
     assert code == 0, err
-    assert "1 images" in out
+    assert "1 image of" in out
 
 
 def test_sweep_runs_each_combination_and_reports_failures_at_once(began, tmp_path, digits):

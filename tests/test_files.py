@@ -67,7 +67,7 @@ def test_an_error_of_the_system_names_out(tmp_path):
 
 def test_a_name_with_an_ending_is_a_file_and_without_a_folder(tmp_path):
     (tmp_path / "old.png").mkdir()
-    names = {"a.png": ".png", "deep/b.GIF": ".GIF", "~/c.npz": ".npz", "x.y/d.jpg": ".jpg"}
+    names = {"a.png": ".png", "deep/b.GIF": ".gif", "~/c.npz": ".npz", "x.y/d.jpg": ".jpg"}
     names |= dict.fromkeys(["a", "x.y/a", "a.png/", "gamma-0.5", ".hidden", "old.png"], "")
     assert {name: ending_of(name) for name in names} == names
     assert ending_of(None) == ""
@@ -81,5 +81,5 @@ def test_the_file_to_write(tmp_path):
     assert output_file("deep/er/y.png", default, "x.png") == Path("deep/er/y.png")
     assert Path("deep/er").is_dir()
     Path("file").write_text("")
-    with pytest.raises(UserError, match=r"^out=file: cannot be written to"):
+    with pytest.raises(UserError, match=r"^out=file: is a file; give another folder"):
         output_file("file/y.png", default, "x.png")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
 from began_cli import images
 
@@ -53,6 +54,9 @@ def test_a_grid_has_its_images_row_by_row_two_apart(channels):
         top, left = 2 + i // 3 * 8, 2 + i % 3 * 6
         expected[:, top : top + 6, left : left + 4] = image
     assert torch.equal(sheet, expected)
+    for n, columns in ((5, 3), (2, 8), (1, 1)):
+        theirs = make_grid(some[:n], nrow=columns, padding=2, pad_value=255)
+        assert torch.equal(images.grid(some[:n], columns), theirs)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from began_cli.terminal import say
+from began_cli.terminal import plural, say
+
+SIZE = (50, 200, 2000, 1000)  # rows, columns, pixels
 
 
 def test_a_line_is_printed_as_it_is(capfd):
@@ -26,15 +28,18 @@ def test_a_missing_textual_image_names_the_extra(refusal, monkeypatch):
     assert "pip install 'began[show]'" in refusal("train show=true")
 
 
-def train_on_a_terminal(digits: Path, answer: bytes) -> bytes:
+def test_one_has_no_s():
+    assert [plural(n, "step") for n in (0, 1, 2000)] == ["0 steps", "1 step", "2,000 steps"]
+
+
+def train_on_a_terminal(digits: Path, answer: bytes, size: tuple[int, ...] = SIZE) -> bytes:
     """Return what a run of 2 steps with show=true writes to a terminal.
 
     When it is asked what it is, the terminal gives the `answer`.
     """
     line = ["train", "show=true", "steps=2", f"dataset.root={digits}", "out=run", *TINY]
     ours, theirs = pty.openpty()
-    size = struct.pack("HHHH", 50, 200, 2000, 1000)  # rows, columns, pixels
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size))
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "200", "LINES": "50"}
     env["PYTHONPATH"] = str(Path(__file__).parents[1])
     process = subprocess.Popen(
@@ -73,3 +78,9 @@ def test_a_terminal_without_pictures_gets_blocks(digits):
     written = train_on_a_terminal(digits, b"\x1b[?62c")
     assert b"\x1bP" not in written
     assert "▀".encode() in written
+
+
+def test_a_terminal_of_no_size_is_said_to_show_no_pictures(digits):
+    pytest.importorskip("textual_image")
+    written = train_on_a_terminal(digits, b"\x1b[?62c", (0, 0, 0, 0))
+    assert b"show: this terminal shows no pictures; the run goes on without" in written

@@ -1,9 +1,13 @@
 """`began explore`: a page in the browser to play with trained generators."""
 
+import errno
 import ipaddress
 import os
+import socket
 import sys
 import tempfile
+import time
+from contextlib import suppress
 
 from began_cli.device import pick_device
 from began_cli.errors import UserError
@@ -22,6 +26,7 @@ def main(cfg: ExploreConfig) -> None:
 
 def serve(cfg: ExploreConfig) -> None:
     """Serve the page until Ctrl-C."""
+    check_address(cfg.host, cfg.port)
     try:
         import gradio
     except ImportError as error:
@@ -45,7 +50,7 @@ def serve(cfg: ExploreConfig) -> None:
     blocks = app.build(explorer, first, second)
     try:
         _, url, _ = blocks.launch(
-            server_name=cfg.host,
+            server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # as in an address
             server_port=cfg.port,
             share=False,
             inbrowser=cfg.browser,
@@ -62,10 +67,33 @@ def serve(cfg: ExploreConfig) -> None:
             theme=gradio.themes.Default(),
             css=app.CSS,
         )
-    except OSError as error:
-        raise UserError(f"port={cfg.port}, host={cfg.host}: {error}; choose others") from None
+    except OSError:  # between the check and now, or every port that Gradio tries
+        raise UserError(f"port={cfg.port or '7860-7959'}: in use; choose another") from None
     say(f"{url} (Ctrl-C ends it)")
-    blocks.block_thread()
+    with suppress(KeyboardInterrupt):
+        while True:  # Gradio's own loop prints a line on Ctrl-C
+            time.sleep(1)
+    blocks.close(verbose=False)
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise UserError if no page can be served at a host, or at a port, by default any.
+
+    Gradio takes minutes to find out, as it tries a hundred ports.
+    """
+    try:
+        family = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port or 0), family=family).close()
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
+            raise UserError(f"port={port}: in use; choose another") from None
+        if number == errno.EACCES:
+            raise UserError(f"port={port}: needs more rights; choose one from 1024") from None
+        raise UserError(
+            f"host={host}: no address of this machine; give one, such as 127.0.0.1, or 0.0.0.0 for "
+            "all of them"
+        ) from None
 
 
 def is_local(host: str) -> bool:

@@ -17,7 +17,7 @@ from began_cli.gan import inversion, latents
 from began_cli.generators.load import Trained, load
 from began_cli.generators.sampling import find_strongest, generate_all
 from began_cli.settings.commands import InterpolateConfig
-from began_cli.terminal import say
+from began_cli.terminal import plural, say
 
 BATCH = 256  # images times starts that are searched for at a time
 
@@ -52,11 +52,12 @@ def main(cfg: InterpolateConfig) -> None:
     with writing(file):
         if ends.report is not None or cfg.format == "npz":
             arrays = {"latents": ends.latents.numpy(), "path": walk.transpose(0, 1).numpy()}
-            np.savez_compressed(file.with_suffix(".npz"), **arrays, **(ends.report or {}))
+            with (file if cfg.format == "npz" else file.with_suffix(".npz")).open("wb") as opened:
+                np.savez_compressed(opened, **arrays, **(ends.report or {}))
         if cfg.format != "npz":
             made = generate_all(trained.network, walk.flatten(0, 1)).unflatten(0, (cfg.steps, -1))
             draw(cfg, made, reals, file)
-    say(f"{walk.shape[1]} paths of {cfg.steps} images of {path}: {file}")
+    say(f"{plural(walk.shape[1], 'path')} of {cfg.steps} images of {path}: {file}")
 
 
 def count_rows(cfg: InterpolateConfig, ends: int) -> int:

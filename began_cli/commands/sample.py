@@ -17,7 +17,7 @@ from began_cli.gan import latents
 from began_cli.generators.load import Trained, load
 from began_cli.generators.sampling import CHUNK, generate, generate_all
 from began_cli.settings.commands import SampleConfig
-from began_cli.terminal import say
+from began_cli.terminal import plural, say
 
 
 def main(cfg: SampleConfig) -> None:
@@ -45,11 +45,12 @@ def write_samples(cfg: SampleConfig, trained: Trained) -> None:
                 written = f"{files[0]} … {files[-1].name}" if len(files) > 1 else files[0]
             case "npz":
                 arrays = images.to_nhwc(generate_all(network, z))
-                np.savez_compressed(file, images=arrays, seeds=np.array(cfg.seeds, np.int64))
+                with file.open("wb") as opened:  # NumPy would write x.NPZ.npz for x.NPZ
+                    np.savez_compressed(opened, images=arrays, seeds=np.array(cfg.seeds, np.int64))
             case _:
                 sheet = images.grid(generate_all(network, z), images.columns_for(len(z)))
                 images.save_png(sheet, file)
-    say(f"{len(z):,} images of {path}: {written}")
+    say(f"{plural(len(z), 'image')} of {path}: {written}")
 
 
 def name_seeds(seeds: Sequence[int]) -> str:

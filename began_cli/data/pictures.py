@@ -78,7 +78,7 @@ def _read(path: Path, data: DatasetConfig) -> tuple[Tensor, list[str]]:
         changes.append(f"padded with black to {size}x{size}, as {data.name} is")
     elif min(width, height) != size:
         changes.append(f"resized to {size}x{size}")
-    grey = colours in ("1", "L", "LA") or colours.startswith("I")
+    grey = colours in ("1", "L", "LA", "F") or colours.startswith("I")
     if grey != (mode == "L"):
         changes.append(
             "converted to grey" if mode == "L" else "in grey where the model has colours"

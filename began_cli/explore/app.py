@@ -44,6 +44,19 @@ element.addEventListener("click", (event) => {
 """
 
 
+def fit(self: gr.Slider, payload: float | None) -> float:
+    """Return the number in a slider's box, brought into its range; the first one if it is empty.
+
+    The box sends whatever stands in it at each key: 1, on the way to 16.
+    """
+    number = self.value if payload is None else payload
+    return min(max(number, self.minimum), self.maximum)
+
+
+# Gradio's own raises an error. For a subclass it would write a file app.pyi beside this one.
+gr.Slider.preprocess = fit
+
+
 def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks:
     """Return the page, which opens on the file `ckpt`, by default the newest, and on `beside`."""
     # Sliders answer without the queue: it would cost them more than the network does.
@@ -52,7 +65,7 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
     slow: dict[str, Any] = {"api_visibility": "private"}
     with gr.Blocks(title="began explore", analytics_enabled=False) as page:
         found = gr.State(None)  # the latents that were found for the picture
-        moved = gr.State(None)  # the latents whose axes are moved, and the numbers of those axes
+        moved = gr.State(None)  # the latents whose axes are moved: see list_axes
         with gr.Row(equal_height=True):
             first = gr.Dropdown(label="Generator", elem_id="first", scale=4)
             label = "Beside it, from the same latents"
@@ -62,7 +75,7 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
 
         with gr.Tab("Seeds"):
             with gr.Row():
-                start = gr.Number(0, label="First seed", precision=0, elem_id="start")
+                start = gr.Number(0, label="First seed", elem_id="start")
                 count = gr.Slider(4, 100, 36, step=1, label="Images", elem_id="count")
             gr.Markdown("Click images to pick and to drop them. Walk goes through those picked.")
             seeds = gr.HTML(elem_id="seeds", js_on_load=ON_CLICK)
@@ -78,7 +91,7 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
                 animation = gr.HTML(elem_id="animation")
         with gr.Tab("Axes"):
             with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="seed")
+                seed = gr.Number(0, label="Seed", elem_id="seed")
                 label = "First axis, where number 1 changes the image most"
                 rank = gr.Number(1, label=label, precision=0, elem_id="rank")
             with gr.Row():
@@ -98,8 +111,9 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
                 judged = gr.HTML(elem_id="judged")
                 result = gr.HTML(elem_id="result", min_height=90)
 
-        def grid(one: str, two: str | None, start: int, count: int, ends: str) -> str:
-            numbers = range(_seed(start), _seed(start) + int(count))
+        def grid(one: str, two: str | None, start: float, count: float, ends: str) -> str:
+            least = _seed("First seed", start)
+            numbers = range(least, least + int(count))
             picked = {word.strip() for word in ends.split(",")}
             return _figures(
                 _cells(each, numbers, picked) + _caption(each) for each in explorer.pair(one, two)
@@ -127,32 +141,40 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
             pair = explorer.pair(one, two)
             path = views.walk(ends_of(pair, ends, found), mode)
             return _figures(
-                _animated(generate_all(each.network, path)) + _caption(each) for each in pair
+                _animated(generate_all(each.network, path)) + _caption(each, "animation: ")
+                for each in pair
             )
 
-        def choose_axes(one: str, two: str | None, seed: int, rank: int) -> list[Any]:
+        def list_axes(
+            one: str, two: str | None, seed: float, rank: int, moved: dict[str, Any] | None
+        ) -> list[Any]:
             pair = explorer.pair(one, two)
-            z = latents.from_seeds([_seed(seed)], pair[0].settings.model.latent_dim)[0]
+            begun = [one, _seed("Seed", seed)]
+            if moved is None or moved["begun"] != begun:
+                z = latents.from_seeds(begun[1:], pair[0].settings.model.latent_dim)[0]
+                order = find_strongest(pair[0].network, z, len(z))
+                moved = {"begun": begun, "z": z.tolist(), "order": order}
+            z, order = moved["z"], moved["order"]
             skip = max(0, min(int(rank or 1) - 1, len(z) - 1))
-            axes = find_strongest(pair[0].network, z, len(z))[skip : skip + AXES]
+            axes = order[skip : skip + AXES]
             labels = [
-                gr.update(label=f"axis {axis}", value=round(z[axis].item(), 2), visible=True)
+                gr.update(label=f"axis {axis}", value=round(z[axis], 2), visible=True)
                 for axis in axes
             ]
             labels += [gr.update(visible=False)] * (AXES - len(axes))
-            moved = z.tolist(), axes
-            return [turn(one, two, moved), moved, *labels]
+            return [*turn(one, two, moved | {"shown": axes}), *labels]
 
-        def turn(one: str, two: str | None, moved: Any, *values: float) -> str:
-            if moved is None:
-                raise UserError("choose a generator first")
-            z, axes = torch.tensor(moved[0]), moved[1]
-            for axis, value in zip(axes, values, strict=False):
+        def turn(
+            one: str, two: str | None, moved: dict[str, Any] | None, *values: float
+        ) -> tuple[str, dict[str, Any]]:
+            pair = explorer.pair(one, two)
+            if moved is None or moved["begun"][0] != one:
+                raise UserError("the sliders are still those of another generator")
+            z = torch.tensor(moved["z"])
+            for axis, value in zip(moved["shown"], values, strict=False):
                 z[axis] = value
-            return _figures(
-                _large(views.draw(each, z[None])[0]) + _caption(each)
-                for each in explorer.pair(one, two)
-            )
+            shown = _figures(_large(views.draw(each, z[None])[0]) + _caption(each) for each in pair)
+            return shown, moved | {"z": z.tolist()}
 
         def show_picture(one: str, file: str | None) -> tuple[str, str]:
             if file is None:
@@ -205,8 +227,8 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
             "outputs": walked,
         }
         show_axes = {
-            "fn": said(choose_axes, 1 + AXES),
-            "inputs": [*pair, seed, rank],
+            "fn": said(list_axes, 1 + AXES),
+            "inputs": [*pair, seed, rank, moved],
             "outputs": [turned, moved, *sliders],
         }
         # Events of the user alone: a dropdown's `change` follows on its own update without end.
@@ -222,13 +244,15 @@ def build(explorer: Explorer, ckpt: str | None, beside: str | None) -> gr.Blocks
         picked = seeds.click(pick, ends, ends, **quick)
         picked.then(**show_grid, **quick).then(**show_walk, **quick)
         gr.on([time.input, mode.input], **show_walk, **quick)
+        stale = [first.input, second.input, ends.change, mode.input]
+        gr.on(stale, lambda: "", None, animation, **quick)
         animate.click(said(show_animation), [*pair, ends, mode, found], animation, **slow)
         gr.on([seed.input, rank.input], **show_axes, **quick)
         gr.on(
             [slider.input for slider in sliders],
-            said(turn),
+            said(turn, 1),
             [*pair, moved, *sliders],
-            turned,
+            [turned, moved],
             **quick,
         )
         seen = [first.input, file.upload, file.clear]
@@ -256,10 +280,11 @@ def said(function: Callable[..., Any], more: int = 0) -> Callable[..., Any]:
     return run
 
 
-def _seed(value: float | None) -> int:
-    """Return the number in a field as a seed."""
-    if value is None or not 0 <= value < 10**18:
-        raise UserError(f"seed {value}: wants a whole number from 0 to 10^18")
+def _seed(label: str, value: float | None) -> int:
+    """Return the number in the field of that label as a seed."""
+    if value is None or not 0 <= value < 10**18 or value % 1:
+        given = "" if value is None else f", not {value}"
+        raise UserError(f"{label}: wants a whole number from 0 to 10^18{given}")
     return int(value)
 
 
@@ -304,9 +329,9 @@ def _cells(trained: Trained, seeds: range, picked: set[str]) -> str:
     return f'<div class="cells" style="{style}">{"".join(cells)}</div>'
 
 
-def _caption(trained: Trained) -> str:
+def _caption(trained: Trained, kind: str = "") -> str:
     name = trained.path.stem if trained.state is None else trained.folder.name
-    return _text(f"{name}, step {trained.card['step']:,}")
+    return _text(f"{kind}{name}, step {trained.card['step']:,}")
 
 
 def _text(text: str) -> str:

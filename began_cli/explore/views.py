@@ -93,7 +93,12 @@ def read_ends(text: str) -> list[str]:
     """Return the ends of a walk, seeds or PICTURE, in `3, 17, picture`."""
     ends: list[str] = []
     for word in (word.strip() for word in text.split(",") if word.strip()):
-        ends += [word] if word == PICTURE else map(str, read_numbers(word, "ends") or [])
+        try:
+            ends += [word] if word == PICTURE else map(str, read_numbers(word, "ends") or [])
+        except UserError:
+            raise UserError(
+                f"Through: cannot read {word}; write seeds, such as 3, 17 or 0-5, or {PICTURE}"
+            ) from None
     return ends
 
 
@@ -124,6 +129,9 @@ def judge(trained: Trained, file: str) -> Judged:
     named = read_picture(trained, file)
     picture = named.images[0]
     notes = [note.removeprefix("1 of 1 images ") for note in named.notes]
+    if trained.state is None:
+        alone = "this file holds the generator alone, and only the checkpoint of a run has D too"
+        return Judged(picture, notes, None, alone)
     try:
         critic, loss = trained.critic("D")
     except UserError as error:

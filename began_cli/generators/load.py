@@ -80,7 +80,7 @@ def load(ckpt: str | None, device: torch.device, points: bool = False) -> Traine
     if none can be read or, unless `points`, if it makes points of the plane.
     """
     ckpt = find_pretrained(ckpt)
-    if ckpt is not None and Path(ckpt).suffix == ".safetensors":
+    if ckpt is not None and Path(ckpt).suffix.lower() == ".safetensors":
         path, state = Path(ckpt).expanduser(), None
         card, weights = _read_exported(path)
         config = card.get("settings", {})

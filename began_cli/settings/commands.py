@@ -36,7 +36,11 @@ def choose_format(out: str | None, format: str | None, formats: dict[str, str]) 
         return format or next(iter(formats.values()))
     wants = f"a file whose name ends in {known}, or a folder, a name without an ending"
     require(ending in formats, "out", out, wants)
-    require(format in (None, formats[ending]), "format", format, f"{formats[ending]} for out={out}")
+    if format not in (None, formats[ending]):
+        raise UserError(
+            f"format={format}: the ending of out={out} means format={formats[ending]}; give one of "
+            "the two"
+        )
     return formats[ending]
 
 

@@ -21,7 +21,7 @@ from began_cli.gan import graph
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
 from began_cli.settings.train import ScoreLossConfig, TrainConfig
-from began_cli.terminal import say
+from began_cli.terminal import plural, say
 from began_cli.training.loop import CHECKPOINTS
 from began_cli.training.setup import build_parts
 
@@ -166,7 +166,7 @@ def describe(
         yield "", f"memory and speed measured with {smaller}, as larger steps take too long here;"
         yield "", "speed scaled by the number of operations, memory not"
     hours = duration(seconds * cfg.steps)
-    yield "time", f"{hours} for {cfg.steps:,} steps, without sampling and saving"
+    yield "time", f"{hours} for {plural(cfg.steps, 'step')}, without sampling and saving"
     yield "disk", f"about {size((CHECKPOINTS + 1) * work.checkpoint)} for checkpoints"
     if cfg.devices > 1:
         yield "devices", f"measured on one, with the whole batch; {cfg.devices} divide it"

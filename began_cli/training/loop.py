@@ -16,6 +16,7 @@ from began_cli.gan import graph
 from began_cli.generators import checkpoint
 from began_cli.settings.parse import to_plain
 from began_cli.settings.train import TrainConfig
+from began_cli.terminal import plural
 from began_cli.training import resume, schedule, watchdog
 from began_cli.training.monitor import Monitor, NoMonitor
 from began_cli.training.previews import Previews
@@ -292,7 +293,7 @@ class Training:
             f"{cfg.loss.name} on {cfg.model.name}: G {generator:,} and D {discriminator:,} "
             f"parameters, "
             f"batch {cfg.batch_size}, {cfg.optimizer.name}, {device}, "
-            f"{self.precision}; {cfg.steps:,} steps",
+            f"{self.precision}; {plural(cfg.steps, 'step')}",
             f"run folder: {cfg.out}",
         ):
             self.monitor.say(line)

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from began_cli.errors import reason
 from began_cli.files import replacing
 from began_cli.gan.measures import Measures
 from began_cli.terminal import picture_class
@@ -115,9 +114,9 @@ class Monitor:
             return
         try:
             self.console.print(self._picture(grid, "auto", "auto"))
-        except Exception as error:  # what a terminal answers must not end a run
+        except Exception:  # what a terminal answers must not end a run
             self._picture = None
-            self.warn(f"show: this terminal shows no pictures ({reason(error)})")
+            self.warn("show: this terminal shows no pictures; the run goes on without")
 
     def say(self, text: str) -> None:
         """Write a line to the terminal and train.log."""

@@ -60,6 +60,11 @@ def test_out_may_be_a_file(began, tiny_run, tmp_path):
     assert Image.open(tmp_path / "digits.png").size == (2 * 18 + 2, 2 * 18 + 2)
     assert np.load(tmp_path / "deep" / "digits.npz")["images"].shape == (3, 16, 16, 1)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["digits.npz"]
+    for name in ("A.PNG", "A.NPZ"):
+        assert began(*line, f"out=capital/{name}")[0] == 0
+    made = np.load(tmp_path / "capital" / "A.NPZ")["images"]
+    assert made.shape == (3, 16, 16, 1)
+    assert {path.name for path in (tmp_path / "capital").iterdir()} == {"A.PNG", "A.NPZ"}
 
 
 def test_newest_run_is_the_default(began, tiny_run, tmp_path):

@@ -47,6 +47,17 @@ def test_other_sizes_and_colours_are_converted_and_said(tmp_path):
     assert "1 of 1 images converted to grey" in red.notes
 
 
+def test_floats_go_from_0_to_1(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (16, 16))
+    Image.fromarray((pixels / 255).astype(np.float32)).save(tmp_path / "a.tif")
+    given = pictures.load(str(tmp_path / "a.tif"), data(*COLOUR))
+    assert (given.images[0, 0].numpy() == pixels).all()
+    assert given.notes == ["1 of 1 images in grey where the model has colours"]
+    Image.fromarray(pixels.astype(np.float32)).save(tmp_path / "b.tif")
+    with pytest.raises(UserError, match=r"go from \d+ to 255, not from 0 to 1"):
+        pictures.load(str(tmp_path / "b.tif"), data(*COLOUR))
+
+
 def test_small_images_are_padded_as_mnist_is(tmp_path):
     digit = np.random.default_rng(1).integers(1, 256, (28, 28))
     save(tmp_path / "digit.png", digit)

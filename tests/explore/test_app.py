@@ -116,9 +116,21 @@ def test_the_grid(page):
         page.wait_for_selector(f'#seeds img.picked[data-seed="{seed}"]')
     page.locator('#seeds img[data-seed="6"]').click()
     page.wait_for_selector('#seeds img:not(.picked)[data-seed="6"]')
-    fill(page, "#start", "-1")
-    refused(page, "#seeds", "seed -1: wants a whole number")
+    for bad, said in (("-1", ", not -1"), ("1.5", ", not 1.5"), ("", "")):
+        fill(page, "#start", bad)
+        refused(page, "#seeds", f"First seed: wants a whole number from 0 to 10^18{said}")
     fill(page, "#start", "5")
+
+
+def test_the_box_of_a_slider_takes_what_is_typed_key_by_key(page):
+    tab(page, "Seeds")
+    box = page.locator("#count input[type=number]")
+    for typed, images in (("1", 4), ("16", 16), ("999", 100), ("-", 36), ("9", 9)):
+        with Changes(page, "#seeds"):
+            box.fill("")
+            box.press_sequentially(typed)
+        assert len(sources(page, "#seeds")) == images
+        assert page.get_by_text("Error", exact=True).count() == 0
 
 
 def test_a_walk(page):
@@ -132,12 +144,16 @@ def test_a_walk(page):
     with Changes(page, "#animation"):
         page.locator("#animate").click()
     assert sources(page, "#animation")[0].startswith("data:image/webp")
+    assert page.locator("#animation").inner_text() == "animation: began_paper, step 200"
+    with Changes(page, "#animation"):
+        page.get_by_label("lerp").first.click()
+    assert sources(page, "#animation") == []
     fill(page, "#ends", "3")
     refused(page, "#walked", "a walk goes through 2 to 100 images")
     fill(page, "#ends", "3, picture")
     refused(page, "#walked", "no picture has been searched for")
     fill(page, "#ends", "3, many")
-    refused(page, "#walked", "ends=many: wants")
+    refused(page, "#walked", "Through: cannot read many")
 
 
 def test_axes(page):
@@ -151,21 +167,41 @@ def test_axes(page):
         value = page.locator(f"#axis-{i} input").first.input_value()
         with Changes(page, "#turned"):  # to the end that is farther
             fill(page, f"#axis-{i}", "-1" if float(value) > 0 else "1")
+    turned, kept = sources(page, "#turned"), slider_values(page)
     fill(page, "#rank", "7")
     page.locator("#axis-2").wait_for(state="hidden")
-    assert page.locator("#axis-1").is_visible()
+    assert slider_values(page) == {axis: kept[axis] for axis in list(kept)[6:]}
+    assert sources(page, "#turned") == turned  # all that was moved stays so
     fill(page, "#seed", "-1")
-    refused(page, "#turned", "seed -1: wants a whole number")
-    fill(page, "#seed", "3")
+    refused(page, "#turned", "Seed: wants a whole number from 0 to 10^18, not -1")
+    with Changes(page, "#turned"):
+        fill(page, "#seed", "3")
+    assert set(slider_values(page).values()).isdisjoint({"-1", "1"})  # begun anew
+
+
+def slider_values(page) -> dict[str, str]:
+    """Returns the numbers of the sliders shown, by their labels."""
+    shown = page.locator("[id^=axis-]:visible")
+    labels = shown.locator("label span").all_inner_texts()
+    boxes = shown.locator("input[type=number]").all()
+    return dict(zip(labels, [box.input_value() for box in boxes], strict=True))
 
 
 def test_side_by_side_and_another_generator(page):
+    tab(page, "Axes")
+    with Changes(page, "#turned"):
+        fill(page, "#axis-0", "0.9")
+    turned = sources(page, "#turned")
     tab(page, "Seeds")
     before = sources(page, "#seeds")
     with Changes(page, "#seeds"):
         choose(page, "#second", "bgan, step 200")
     both = sources(page, "#seeds")
     assert both[: len(before)] == before
+    tab(page, "Axes")
+    page.wait_for_function("document.querySelectorAll('#turned img').length == 2")
+    assert sources(page, "#turned")[0] == turned[0]
+    tab(page, "Seeds")
     with Changes(page, "#seeds"):
         choose(page, "#first", "bgan, step 200")
     both = sources(page, "#seeds")

@@ -1,5 +1,6 @@
 """What the page shows, as tensors."""
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -80,7 +81,7 @@ def test_a_walk_goes_through_its_ends(explorer):
         ("0-1000", None, "a walk goes through 2 to 100 images"),
         ("3, picture", None, "no picture has been searched for"),
         ("3, picture", torch.zeros(6), "no picture has been searched for"),
-        ("3, x", None, "^ends=x: wants"),
+        ("3, x", None, "^Through: cannot read x; write seeds"),
     ):
         with pytest.raises(UserError, match=message):
             views.walk(views.find_latents(views.read_ends(bad), 8, known), "lerp")
@@ -103,6 +104,9 @@ def test_a_picture_and_what_an_autoencoder_makes_of_it(explorer, began, digits):
     scores = views.judge(explorer.load(explorer.find_all()["mine, step 4"]), "a.png")
     assert scores.remade is None
     assert scores.report.startswith("the critic of loss=bgan gives scores")
+    alone = views.judge(dataclasses.replace(trained, state=None), "a.png")  # as if exported
+    assert alone.remade is None
+    assert alone.report.startswith("this file holds the generator alone")
 
 
 def test_a_search_finds_what_the_generator_made(explorer):
@@ -162,8 +166,9 @@ def test_odd_pictures_are_shown(explorer, tmp_path):
         "clear.png": Image.new("RGBA", (30, 30)),
         "grey-alpha.png": Image.new("LA", (30, 30), (255, 255)),
         "float.tif": Image.new("F", (30, 30)),
+        "float-white.tif": Image.new("F", (30, 30), 1.0),
     }
-    white = {"one", "sixteen", "huge", "line", "bit", "ink", "grey-alpha"}
+    white = {"float-white", "one", "sixteen", "huge", "line", "bit", "ink", "grey-alpha"}
     for name, image in odd.items():
         image.save(tmp_path / name)
         shown = views.judge(trained, str(tmp_path / name)).picture

@@ -31,13 +31,13 @@ BAD = {
     "sample mode=reconstruct images=a format=npz": "format=npz: wants grid for reconstructions",
     "sample mode=reconstruct images=a out=b.png": "wants a folder: mode=reconstruct writes",
     "sample out=a.jpg": "out=a.jpg: wants a file whose name ends in .png or .npz, or a folder",
-    "sample out=a.png format=npz": "format=npz: wants grid for out=a.png",
+    "sample out=a.png format=npz": "format=npz: the ending of out=a.png means format=grid",
     "sample out=a.png format=png": "out=a.png: is one file, and format=png writes one per image",
     "interpolate out=a.mp4": "ends in .png or .gif or .webp or .npz, or a folder",
-    "interpolate out=a.gif format=png": "format=png: wants gif for out=a.gif",
+    "interpolate out=a.gif format=png": "format=png: the ending of out=a.gif means format=gif",
     "export format=pickle": "format=pickle: wants one of safetensors, onnx, torch",
     "export out=x.pt": "out=x.pt: wants a file whose name ends in .safetensors or .onnx or .pt2",
-    "export format=onnx out=x.pt2": "format=onnx: wants torch for out=x.pt2",
+    "export format=onnx out=x.pt2": "format=onnx: the ending of out=x.pt2 means format=torch",
 }
 
 

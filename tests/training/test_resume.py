@@ -259,7 +259,7 @@ def test_a_run_keeps_its_precision_on_another_processor(began, tiny_run, monkeyp
     assert ", cpu, fp32; 6 steps" in out
     assert began("train", f"resume={tiny_run}", "steps=8", "precision=bf16")[0] == 2
     out = began("train", "steps=1", "out=new", *TINY)[1]
-    assert ", cpu, bf16; 1 steps" in out
+    assert ", cpu, bf16; 1 step\n" in out
 
 
 def test_a_run_of_before_a_setting_that_changes_no_result_goes_on(began, tiny_run, digits):
