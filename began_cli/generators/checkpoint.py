@@ -227,9 +227,8 @@ def upgrade(config: dict[str, Any]) -> None:
         raise UserError("trained with loss.energy=relative, which this began does not have")
     if loss.get("name") == "began" and "lambda_k" in loss:
         loss["name"] = "began_paper"
-    if loss.get("name") in ("ebgan", "ebgan_pt"):
-        if loss.get("margin") != "following":
-            loss["gamma"] = None
+    if loss.get("name") in ("ebgan", "ebgan_pt") and loss.get("margin") != "following":
+        loss["gamma"] = None
     for name in ("content_floor", "margin_steps"):
         loss.pop(name, None)
 
