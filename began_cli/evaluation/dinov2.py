@@ -128,8 +128,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"weights={path}: not a file of tensors alone; it may hold code") from None
-    except Exception as error:  # a foreign file raises almost anything
-        raise UserError(f"weights={path}: cannot be read ({reason(error)[:120]})") from None
+    except Exception:  # a foreign file raises almost anything
+        problem = "cannot be read: cut short, or no file of weights"
+        raise UserError(f"weights={path}: {problem}") from None
     if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
         raise UserError(f"weights={path}: no table of tensors by name")
     return state
