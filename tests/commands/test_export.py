@@ -56,7 +56,7 @@ def test_places_that_cannot_be_written(began, tiny_run, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = began("export", f"ckpt={tiny_run}", "out=file/g.safetensors")
     assert code == 2
-    assert "out=file: cannot be written to" in err
+    assert "out=file: is a file; give another folder" in err
 
 
 def test_a_folder_and_an_ending(began, tiny_run, tmp_path):
