@@ -103,7 +103,9 @@ def resize_positions(embedding: Tensor) -> Tensor:
 def _find(name: str, model: str) -> Path:
     """Return the file of weights in timm's cache, downloaded if it is not there yet."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # it tells of each try without a network
     place = f"timm/{model}", "model.safetensors"
     try:
         return Path(hf_hub_download(*place, local_files_only=True))

@@ -103,7 +103,12 @@ class Extractor:
             features, *rest = output if isinstance(output, (tuple, list)) else (output,)
             logits = rest[0][: len(batch)].float().cpu() if rest else None
             parts.append(Features(features[: len(batch)].float().flatten(1).cpu(), logits))
-        return join(parts)
+        made = join(parts)
+        if not made.features.isfinite().all():
+            raise UserError(
+                f"extractor={self.name}: its features are not finite; check its weights"
+            )
+        return made
 
 
 def build(

@@ -134,5 +134,8 @@ def choose_scores(
     if not may_copy(asked, count):
         slow = f"neighbours among {count:,} training images take long; scores=all computes it"
         missing |= dict.fromkeys(COPYING, slow)
+    elif extractor.name.startswith("dinov2") and "all" not in asked:
+        slow = f"features of {count:,} training images take long; scores=all computes it"
+        missing |= dict.fromkeys(COPYING, f"{extractor.name}'s {slow}")
     notes = [f"{name} is left out: {why}" for name, why in missing.items() if name not in asked]
     return [name for name in SCORES if name not in missing or name in asked], notes

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from began_cli.errors import UserError
 from began_cli.evaluation import dinov2, features
+from began_cli.evaluation.judges import choose_scores
 
 timm = pytest.importorskip("timm")
 CPU = torch.device("cpu")
@@ -140,6 +141,23 @@ def test_a_run_logs_its_frechet_distance_as_fd(state, tmp_path, began):
     assert [tag[:23] for tag in tags if "evaluation" in tag] == ["evaluation/fd/dinov2-l-"] * 2
     (made,) = json.loads((tmp_path / "run/evaluation.json").read_text())["evaluations"]
     assert list(made["scores"]) == ["fd"]
+
+
+def test_copies_are_not_looked_for_by_default(state, tmp_path):
+    """Some 20,000 images through a large network take hours on a CPU."""
+    torch.save(state, tmp_path / "meta.pth")
+    extractor = features.build("dinov2", str(tmp_path / "meta.pth"), (3, 32, 32), False, CPU)
+    for asked, copies in ((["auto"], False), (["all"], True), (["auto", "c_t"], True)):
+        wanted, notes = choose_scores(asked, "avatars", extractor, 20_000)
+        assert ("c_t" in wanted) is copies
+        assert any("dinov2-l's features of 20,000" in note for note in notes) is (asked != ["all"])
+
+
+def test_features_that_are_not_finite_are_refused(state, tmp_path):
+    torch.save(state | {"norm.weight": torch.full((WIDTH,), math.nan)}, tmp_path / "nan.pth")
+    extractor = features.build("dinov2", str(tmp_path / "nan.pth"), (3, 32, 32), False, CPU)
+    with pytest.raises(UserError, match="extractor=dinov2-l: its features are not finite"):
+        extractor(IMAGES, 8, CPU)
 
 
 def test_grey_images_and_safetensors(state, tmp_path):
