@@ -33,6 +33,7 @@ class Column:
     n: int  # number of images scored
     options: str  # other parameters of the score, such as `k=5`
     data: str  # first digits of the SHA-256 of the real images
+    protocol: str = ""  # that set n, the reference and the extractor
 
 
 @dataclass(slots=True)
@@ -132,12 +133,12 @@ def read_scores(folder: Path, step: int) -> tuple[dict[Column, Score], list[str]
 def _column(name: str, entry: dict[str, Any], evaluation: dict[str, Any]) -> Column:
     own = {"kid": ["kid_subset"], "ndb": ["bins"], "c_t": ["cells"]}
     keys = own.get(name, ["k"] if name in NEIGHBOURLY else [])
-    keys = [*keys, "protocol"] if evaluation.get("protocol") else keys
     options = " ".join(f"{key}={evaluation.get(key)}" for key in keys)
     data = evaluation.get("data")
     sha256 = str(data.get("sha256", "")) if isinstance(data, dict) else ""
     extractor = entry.get("extractor", evaluation.get("extractor"))
-    return Column(name, str(extractor), _to_int(evaluation.get("n")), options, sha256[:8])
+    n, protocol = _to_int(evaluation.get("n")), str(evaluation.get("protocol") or "")
+    return Column(name, str(extractor), n, options, sha256[:8], protocol)
 
 
 def describe_state(

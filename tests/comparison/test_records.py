@@ -49,10 +49,10 @@ def test_a_protocol_has_columns_of_its_own(tmp_path):
     named = write_scores(tmp_path, fid=5.0) | {"protocol": "lucic"}
     (tmp_path / "evaluation.json").write_text(json.dumps({"evaluations": [plain, named]}))
     scores, _ = records.read_scores(tmp_path, 4)
-    assert {(column.score, column.options): score.value for column, score in scores.items()} == {
+    assert {(column.score, column.protocol): score.value for column, score in scores.items()} == {
         ("fid", ""): 1.0,
-        ("c_t", "cells=3"): 2.0,
-        ("fid", "protocol=lucic"): 5.0,
+        ("c_t", ""): 2.0,
+        ("fid", "lucic"): 5.0,
     }
 
 

@@ -91,6 +91,14 @@ def test_options_of_a_score_keep_columns_apart():
     assert tables.name_columns([FID]) == {FID: f"fid[{CNN}] N=10"}
 
 
+def test_a_protocol_is_named():
+    lucic = Column("fid", CNN, 10, "", "abababab", "lucic")
+    assert list(tables.name_columns([FID, lucic]).values()) == [
+        f"fid[{CNN}] N=10",
+        f"fid[{CNN}] N=10 lucic",
+    ]
+
+
 def test_the_table_has_every_digit_and_a_column_for_each_extractor_and_number_of_images():
     columns = [FID, Column("fid", OTHER, 10, "", ""), Column("fid", CNN, 11, "", "")]
     runs = [make_run(name, seed=i, loss__gamma=0.1 * i) for i, name in enumerate("abcd")]
