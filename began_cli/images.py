@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -151,6 +152,12 @@ def save_animation(frames: list[Tensor], path: Path, fps: float) -> None:
     first, *rest = [to_pil(frame) for frame in frames]
     duration = round(1000 / fps)
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0, lossless=True)
+
+
+def save_npz(arrays: dict[str, Any], path: Path) -> None:
+    """Write arrays to a .npz file of exactly this name: NumPy would write x.NPZ.npz for x.NPZ."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def to_nhwc(images: Tensor) -> np.ndarray:

@@ -52,8 +52,8 @@ def main(cfg: InterpolateConfig) -> None:
     with writing(file):
         if ends.report is not None or cfg.format == "npz":
             arrays = {"latents": ends.latents.numpy(), "path": walk.transpose(0, 1).numpy()}
-            with (file if cfg.format == "npz" else file.with_suffix(".npz")).open("wb") as opened:
-                np.savez_compressed(opened, **arrays, **(ends.report or {}))
+            beside = file if cfg.format == "npz" else file.with_suffix(".npz")
+            images.save_npz(arrays | (ends.report or {}), beside)
         if cfg.format != "npz":
             made = generate_all(trained.network, walk.flatten(0, 1)).unflatten(0, (cfg.steps, -1))
             draw(cfg, made, reals, file)

@@ -45,8 +45,8 @@ def write_samples(cfg: SampleConfig, trained: Trained) -> None:
                 written = f"{files[0]} … {files[-1].name}" if len(files) > 1 else files[0]
             case "npz":
                 arrays = images.to_nhwc(generate_all(network, z))
-                with file.open("wb") as opened:  # NumPy would write x.NPZ.npz for x.NPZ
-                    np.savez_compressed(opened, images=arrays, seeds=np.array(cfg.seeds, np.int64))
+                seeds = np.array(cfg.seeds, np.int64)
+                images.save_npz({"images": arrays, "seeds": seeds}, file)
             case _:
                 sheet = images.grid(generate_all(network, z), images.columns_for(len(z)))
                 images.save_png(sheet, file)

@@ -122,10 +122,7 @@ def list_columns(runs: list[Run]) -> list[Column]:
 
 def name_columns(columns: list[Column]) -> dict[Column, str]:
     """Return a unique heading for each column, such as `fid[mnist-cnn@6b0b2a93] N=10,000`."""
-    short = {
-        c: f"{c.score}[{c.extractor}] N={c.n:,}" + f" {c.protocol}" * bool(c.protocol)
-        for c in columns
-    }
+    short = {c: f"{c.score}[{c.extractor}] N={c.n:,} {c.protocol}".rstrip() for c in columns}
     texts = list(short.values())
     return {
         c: text if texts.count(text) == 1 else " ".join(filter(None, (text, c.options, c.data)))

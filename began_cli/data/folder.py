@@ -139,7 +139,8 @@ def centre_square(path: Path, mode: str, size: int) -> np.ndarray:
         if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
             image = image.convert("I").point(lambda v: v / 256).convert("L")
         elif image.mode == "F":
-            low, high = np.array(image).min(), np.array(image).max()
+            numbers = np.array(image)
+            low, high = numbers.min(), numbers.max()
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"its numbers go from {low:g} to {high:g}, not from 0 to 1")
             image = image.point(lambda v: v * 255 + 0.5)  # Pillow rounds down

@@ -1,4 +1,4 @@
-"""What the page of `began explore` shows, as tensors: it knows neither HTML nor Gradio."""
+"""Compute what the page of `began explore` shows, as tensors and text, without HTML or Gradio."""
 
 import functools
 import itertools

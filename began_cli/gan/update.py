@@ -20,7 +20,7 @@ from began_cli import ranks
 from began_cli.block import pinned
 from began_cli.gan.gradients import Gradients
 from began_cli.gan.layers import Carry, carry_at
-from began_cli.gan.losses import BganDiscrete, Loss, Reconstruction
+from began_cli.gan.losses import BganDiscrete, Loss
 from began_cli.gan.measures import Criticism, Fakes, Measures, Reals, combine
 from began_cli.gan.networks import BlackAndWhite, couples_images
 
@@ -57,12 +57,9 @@ class Update:
         self._share = torch.tensor(share, dtype=like.dtype, device=like.device)
         self._generate: Callable[[Tensor], Tensor] = self._run_generator
         self._criticise: Callable[[Tensor], Criticism] = self._run_discriminator
+        # In fp16 the smallest seeds would vanish.
         self._by_image = (
-            loss.by_image
-            and loss.fake_factor() is None
-            and not loss.separate_latents
-            and not couples_images(discriminator)
-            and amp != torch.float16  # the smallest seeds would vanish
+            loss.by_image and not couples_images(discriminator) and amp != torch.float16
         )
         self._controls: Tensor | None = None  # see `fix`
         self._last_controls: list[float] = []
@@ -219,10 +216,6 @@ class Update:
         g = self._generate(z)
         leaf = g.detach().requires_grad_()
         values, output = self._criticise(leaf)
-        if self._by_image:
-            loss_fake, loss_g, gradient = self._backward_by_image(values, output, leaf, seed)
-            g.backward(gradient)
-            return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
         loss_g = loss.generator(values, output)
         if loss_fake is not None:
             (gradient,) = torch.autograd.grad(loss_g, leaf, seed)
@@ -230,6 +223,9 @@ class Update:
             loss_fake = loss.fake(values)
             loss_g.backward(seed)
             gradient = leaf.grad
+        elif self._by_image:
+            loss_fake = loss.fake(values)
+            gradient = self._backward_by_image(values, loss_fake, loss_g, leaf, seed)
         else:
             loss_fake = loss.fake(values)
             loss_fake.backward(seed, inputs=self._weights_d, retain_graph=True)
@@ -238,26 +234,24 @@ class Update:
         return Fakes(leaf.detach(), values.detach(), loss_fake.detach(), loss_g.detach())
 
     def _backward_by_image(
-        self, values: Tensor, output: Tensor | Reconstruction, g: Tensor, seed: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the gradients of the fake part of L_D to D's; return it, L_G, and L_G's gradient for
-        the images g, (N, C, H, W). `values` (N,) and `output` are D's for them.
+        self, values: Tensor, loss_fake: Tensor, loss_g: Tensor, g: Tensor, seed: Tensor
+    ) -> Tensor:
+        """Add the gradients of the fake part of L_D to D's, and return that of L_G for the images
+        g, (N, C, H, W), from both losses and D's values (N,) for the images.
 
         A backward pass is linear in the seed of each image. With dL_D/dv as seeds, D's weights get
         their gradient, and each image gets its own times (dL_D/dv) / (dL_G/dv), which is undone
         afterwards. Where dL_D/dv is 0, as for an idle hinge, the seed is the largest that rounding
         hides in the sum over the batch.
         """
-        at = values.detach().requires_grad_()
-        loss_fake, loss_g = self.loss.fake(at), self.loss.generator(at, output)
-        (seeds,) = torch.autograd.grad(loss_fake, at, seed)
-        (wanted,) = torch.autograd.grad(loss_g, at, seed)
-        least = seed * (torch.finfo(at.dtype).eps / 2 / len(at))
+        (seeds,) = torch.autograd.grad(loss_fake, values, seed)
+        (wanted,) = torch.autograd.grad(loss_g, values, seed)
+        least = seed * (torch.finfo(values.dtype).eps / 2 / len(values))
         seeds = torch.where(seeds.abs() < least, least, seeds)
         values.backward(seeds)
         assert g.grad is not None
-        rows = (wanted / seeds).repeat_interleave(len(g) // len(at))  # one value for each pack
-        return loss_fake, loss_g, g.grad * rows.view(-1, 1, 1, 1)
+        rows = (wanted / seeds).repeat_interleave(len(g) // len(values))  # one value for each pack
+        return g.grad * rows.view(-1, 1, 1, 1)
 
     def _learn_from_reals(self, x: Tensor, g: Tensor) -> Reals:
         """Add the gradients of the real part of L_D, and of its penalty, to D's: 3D."""

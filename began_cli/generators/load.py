@@ -179,7 +179,7 @@ def _read_exported(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {}).get(KEY, "null"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except FileNotFoundError:
         raise UserError(f"ckpt={path}: no such file or folder") from None
     except OSError as error:

@@ -69,9 +69,8 @@ class EbganLossConfig(LossConfig):
 
     def check(self, run: "TrainConfig") -> None:
         follows = self.margin == "following"
-        if follows or self.gamma is not None:
-            wants = "a number above 0" if follows else "null: only loss.margin=following has it"
-            checks.require(follows and self.gamma is not None, "loss.gamma", self.gamma, wants)
+        wants = "a number above 0" if follows else "null: only loss.margin=following has it"
+        checks.require(follows == (self.gamma is not None), "loss.gamma", self.gamma, wants)
 
 
 @option("loss", "ebgan_pt")
@@ -382,7 +381,7 @@ class TrainConfig:
     out: str = setting(path=True, resumable=True)
 
     def wants_graph(self, device: str) -> bool:
-        """Whether the step is to be captured in a CUDA graph on a `device` of this kind."""
+        """Return whether the step is to be captured in a CUDA graph on a `device` of this kind."""
         return self.graph == "auto" and device == "cuda" and self.devices == 1
 
     @property

@@ -113,8 +113,8 @@ def test_a_search_finds_what_the_generator_made(explorer):
     trained = explorer.load(explorer.find_all()["mine, step 4"])
     images.save_png(views.draw(trained, latents.from_seeds([7], 8))[0], explorer.root / "seven.png")
     told = []
-    tell = lambda step, error: told.append((step, error))  # noqa: E731
-    found = views.search(trained, str(explorer.root / "seven.png"), 2, 200, tell)
+    seven = str(explorer.root / "seven.png")
+    found = views.search(trained, seven, 2, 200, lambda *report: told.append(report))
     assert [step for step, _ in told][:2] == [25, 50]
     assert told[-1][1] <= told[0][1] < 0.02
     assert torch.equal(found.image, views.draw(trained, found.latents[None])[0])
