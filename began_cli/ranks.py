@@ -70,6 +70,11 @@ def connect() -> Iterator[None]:
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
+    # This module's functions hold, as a default, the group that exists when it is imported. Left to
+    # torch.optim, that is after the group is made: gloo's threads then outlive
+    # destroy_process_group, and now and then abort the process at its exit.
+    import torch.distributed.nn.functional
+
     cuda = torch.cuda.is_available()
     if cuda and local_rank() < torch.cuda.device_count():
         torch.cuda.set_device(local_rank())

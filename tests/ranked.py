@@ -33,6 +33,8 @@ def _run(rank: int, n: int, work: Callable, folder: Path, args: tuple, connected
     ranks._rendezvous = lambda: {"store": store, "rank": rank, "world_size": n}
     with ranks.connect() if connected else nullcontext():
         work(folder, *args)
+    names = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+    assert "pt_gloo_runloop" not in names, "gloo's threads outlive the group"
 
 
 def trajectories(folder: Path, lines: dict[str, list[str]], steps: int) -> None:
