@@ -58,7 +58,7 @@ class Evaluator:
         self.train = load_real_images(data, c.root)
         self.test, lacking = None, {}
         asked = c.reference == "test" or c.test_root is not None
-        if asked or may_copy(c.scores, len(self.train.images)):
+        if asked or may_copy(c.scores, len(self.train.images), self.judges.extractor):
             try:
                 self.test = load_test_images(data, c.root, c.test_root, self.train)
             except UserError as error:

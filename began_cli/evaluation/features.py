@@ -68,6 +68,8 @@ class Extractor:
     classifies: bool = False  # whether its logits are of the image as a whole
     mode_labels: Callable[[Tensor], tuple[Tensor, int]] = label_classes
     attributes: bool = False  # whether its logits are those of the avatars' attributes
+    slow: bool = False  # whether a large data set takes it hours on a CPU
+    frechet: str = "fid"  # name of its Fréchet distance: fid of Inception and its like, else fd
     note: str | None = None  # a caveat for the user
 
     @property
@@ -76,11 +78,8 @@ class Extractor:
         return f"{self.name}@{self.sha256[:8]}"
 
     def rename(self, score: str) -> str:
-        """Return a score's name in tables: fid is of Inception and its like, fd of other features.
-
-        The Fréchet distance of DINOv2's features is called fd in the literature (2306.04675).
-        """
-        return "fd" if score == "fid" and self.name.startswith("dinov2") else score
+        """Return a score's name in tables."""
+        return self.frechet if score == "fid" else score
 
     def label_modes(self, images: Features) -> tuple[Tensor, int]:
         """Return the mode (N,) that each image belongs to, and how many modes there are."""
@@ -133,7 +132,8 @@ def build(
         extractor = _load_inception(weights, device)
     elif name in dinov2.MODELS:
         network, path = dinov2.load(name, weights, device)
-        extractor = Extractor(dinov2.MODELS[name][0], hash_file(path), network, channels=3)
+        label = dinov2.MODELS[name][0]
+        extractor = Extractor(label, hash_file(path), network, channels=3, slow=True, frechet="fd")
     elif name == "pixels":
         version = hashlib.sha256(f"pixels, {PIXELS_SIDE} a side".encode()).hexdigest()
         extractor = Extractor("pixels", version, pixels)

@@ -100,9 +100,10 @@ class Judges:
         return features.join(parts)
 
 
-def may_copy(asked: list[str], count: int) -> bool:
+def may_copy(asked: list[str], count: int, extractor: Extractor) -> bool:
     """Return whether scores of copying are asked for, among `count` training images."""
-    return bool({"all", *COPYING} & set(asked)) or ("auto" in asked and count <= MANY)
+    quick = count <= MANY and not extractor.slow
+    return bool({"all", *COPYING} & set(asked)) or ("auto" in asked and quick)
 
 
 def choose_scores(
@@ -131,11 +132,8 @@ def choose_scores(
     if "all" not in asked and judge(dataset).slow_neighbours:
         slow = f"neighbours among {judge(dataset).samples:,} images take minutes; "
         missing |= dict.fromkeys(NEIGHBOURLY, slow + "scores=all computes it")
-    if not may_copy(asked, count):
-        slow = f"neighbours among {count:,} training images take long; scores=all computes it"
-        missing |= dict.fromkeys(COPYING, slow)
-    elif extractor.name.startswith("dinov2") and "all" not in asked:
-        slow = f"features of {count:,} training images take long; scores=all computes it"
-        missing |= dict.fromkeys(COPYING, f"{extractor.name}'s {slow}")
+    if not may_copy(asked, count, extractor):
+        slow = f"{extractor.name} on {count:,} training images takes long; "
+        missing |= dict.fromkeys(COPYING, slow + "scores=all computes it")
     notes = [f"{name} is left out: {why}" for name, why in missing.items() if name not in asked]
     return [name for name in SCORES if name not in missing or name in asked], notes

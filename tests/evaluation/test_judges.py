@@ -76,7 +76,7 @@ def test_copies_are_looked_for_among_few_images_or_if_asked_for():
         (["auto", "c_t"], MANY + 1, True),
         (["fid"], 5, False),
     ):
-        assert may_copy(asked, count) is copies
+        assert may_copy(asked, count, PIXELS) is copies
         wanted, _ = choose_scores(asked, "mnist", PIXELS, count)
         assert ("c_t" in wanted) is copies
     lacking = {"c_t": "no test images"}
