@@ -70,8 +70,8 @@ def connect() -> Iterator[None]:
     if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
-    # This module's functions hold, as a default, the group that exists when it is imported. Left to
-    # torch.optim, that is after the group is made: gloo's threads then outlive
+    # Functions of this import hold, as a default, the group that exists at the time. torch.optim
+    # would import it after the group is made: gloo's threads would then outlive
     # destroy_process_group, and now and then abort the process at its exit.
     import torch.distributed.nn.functional
 

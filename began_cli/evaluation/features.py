@@ -69,7 +69,7 @@ class Extractor:
     mode_labels: Callable[[Tensor], tuple[Tensor, int]] = label_classes
     attributes: bool = False  # whether its logits are those of the avatars' attributes
     slow: bool = False  # whether a large data set takes it hours on a CPU
-    frechet: str = "fid"  # name of its Fréchet distance: fid of Inception and its like, else fd
+    frechet: str = "fid"  # name of its Fréchet distance; DINOv2's is called fd (2306.04675)
     note: str | None = None  # a caveat for the user
 
     @property

@@ -36,11 +36,15 @@ def test_earlier_handlers_are_chained_and_put_back():
 
 
 def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), StopRequest():  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+    def interrupt_twice() -> None:
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice()
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
