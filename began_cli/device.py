@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -108,6 +109,25 @@ def reuse_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, 2**30)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def warn_of_busy_cores(device: torch.device) -> str | None:
+    """Return a warning if other processes leave the CPU fewer cores than PyTorch has threads.
+
+    The threads wait for each other after each operation, so one without a core delays all. The
+    measurement takes 0.2 s, in which this process does nothing.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or ranks.size() > 1:
+        return None
+    cores = psutil.cpu_count() or threads
+    busy = round(cores * psutil.cpu_percent(interval=0.2) / 100)
+    if threads <= cores - busy:
+        return None
+    return (
+        f"other processes keep {busy} of {cores} cores busy, so {threads} threads will mostly wait "
+        f"for each other; OMP_NUM_THREADS={max(1, cores - busy)} began train … is faster"
+    )
 
 
 def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:

@@ -1,7 +1,12 @@
 """The device, the precision and the memory of a run."""
 
 import multiprocessing
+import re
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 import torch
 
@@ -12,6 +17,7 @@ from began_cli.device import (
     pick_precision,
     place_images,
     set_precision,
+    warn_of_busy_cores,
 )
 from began_cli.errors import UserError
 
@@ -116,3 +122,25 @@ def test_full_memory_names_the_settings_to_lower(error):
         raise error
     with pytest.raises(RuntimeError, match="another"), enough_memory(64, 128):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize(
+    ("busy", "threads", "rest"), [(52.0, 8, None), (55.0, 8, 7), (93.0, 8, 1), (100.0, 1, None)]
+)
+def test_threads_that_others_leave_no_core_for_are_warned_of(busy, threads, rest, monkeypatch):
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 16)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: busy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    warning = warn_of_busy_cores(CPU)
+    assert (warning and int(re.findall(r"OMP_NUM_THREADS=(\d+)", warning)[0])) == rest
+    assert warn_of_busy_cores(torch.device("meta")) is None  # as on a GPU
+
+
+def test_a_process_that_computes_beside_this_one_is_noticed(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: psutil.cpu_count())
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            time.sleep(0.3)  # until it has started
+            assert (warn_of_busy_cores(CPU) or "").startswith("other processes keep ")
+        finally:
+            process.kill()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from began_cli import ranks
-from began_cli.device import enough_memory
+from began_cli.device import enough_memory, warn_of_busy_cores
 from began_cli.settings.train import TrainConfig
 from began_cli.terminal import picture_class, say
 from began_cli.training import dry_run, resume, setup
@@ -43,6 +43,8 @@ def train(plan: resume.Plan) -> float | None:
             precision = setup.pick_own_precision(cfg, device, saved)
             training = Training(cfg, source, device, precision, monitor, scorer)
             for warning in plan.warnings:
+                monitor.warn(warning)
+            if warning := warn_of_busy_cores(device):
                 monitor.warn(warning)
             if saved is not None:
                 training.resume(saved)

@@ -16,7 +16,13 @@ from torch.utils._pytree import tree_leaves
 
 from began_cli.data import sources
 from began_cli.data.sources import Source
-from began_cli.device import enough_memory, pick_device, pick_precision, wait
+from began_cli.device import (
+    enough_memory,
+    pick_device,
+    pick_precision,
+    wait,
+    warn_of_busy_cores,
+)
 from began_cli.gan import graph
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
@@ -51,6 +57,7 @@ class Timing(NamedTuple):
 def report(cfg: TrainConfig) -> None:
     """Print the run's size, speed and time, from a few real steps."""
     device = pick_device(cfg.device)
+    busy = warn_of_busy_cores(device)
     source = sources.load(cfg.dataset, glance=True)
     with enough_memory(cfg.batch_size, cfg.model.width):
         work = count(cfg, source)
@@ -58,8 +65,9 @@ def report(cfg: TrainConfig) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in describe(cfg, source, device, work, timing):
         table.add_row(name, value)
-    if source.warning:
-        say(f"warning: {source.warning}")
+    for warning in (source.warning, busy):
+        if warning:
+            say(f"warning: {warning}")
     Console(highlight=False).print(table)
 
 
