@@ -78,10 +78,15 @@ def _no_setting(error: Any) -> str:
     from began_cli.settings.fields import GROUPS
 
     group, _, name = error.full_key.partition(".")
-    for schema in GROUPS.get(group, {}).values():
+    owners: list[str] = []
+    for option, schema in GROUPS.get(group, {}).items():
         for field in dataclasses.fields(schema):
-            if field.name == name and (only := field.metadata.get("only")):
-                return f"no setting '{error.full_key}' here: {only}"
+            if field.name == name:
+                if only := field.metadata.get("only"):
+                    return f"no setting '{error.full_key}' here: {only}"
+                owners.append(option)
+    if owners:
+        return f"no setting '{error.full_key}' here; it belongs to {group}={', '.join(owners)}"
     parent = error.parent_node
     keys = [str(key) for key in parent] if parent is not None and hasattr(parent, "keys") else []
     return f"no setting '{error.full_key}'{suggest(str(error.key), keys)}"

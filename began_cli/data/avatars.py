@@ -2,7 +2,7 @@
 
 import lzma
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ def read(split: Split, size: int) -> Tensor:
     """Return the images of a split, uint8 (N, 3, size, size), RGB, at 16, 32 or 64 pixels a side.
 
     There are 20,000 training images and 5,000 test images, of 64 pixels a side. A smaller image
-    holds the means of blocks of 2 x 2 or 4 x 4 pixels, rounded, a half upwards.
+    holds the means of blocks of 2 x 2 or 4 x 4 pixels, rounded, a half upwards. Raise ValueError
+    for another split or size.
     """
-    assert size in (16, 32, 64)
+    if split not in get_args(Split) or size not in (16, 32, 64):
+        raise ValueError(f"read({split!r}, {size!r}): wants train or test, and 16, 32 or 64")
     with lzma.open(FOLDER / f"{split}.npy.xz") as opened:
         file = cast(BinaryIO, opened)
         np.lib.format.read_magic(file)

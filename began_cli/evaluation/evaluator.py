@@ -257,7 +257,9 @@ def _place(data: DatasetConfig, root: str | None) -> DatasetConfig:
     if root is None:
         return data
     if not isinstance(data, FileDatasetConfig):
-        raise UserError(f"root={root}: dataset={data.name} is made, not read from a folder")
+        raise UserError(
+            f"root={root}: dataset={data.name} is not read from a folder; leave out root"
+        )
     return dataclasses.replace(data, root=root)
 
 

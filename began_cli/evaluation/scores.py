@@ -100,17 +100,17 @@ def check_enough(what: str, n: int, options: Options, names: Collection[str]) ->
     """Raise UserError, which begins with `what`, if n images are too few for a named score."""
     least: dict[str, tuple[int, str]] = {
         "fid": (2, "for a covariance"),
-        "kid": (options.kid_subset, "as kid_subset says"),
-        "is": (IS_SPLITS, f"as it is a mean over {IS_SPLITS} parts"),
+        "kid": (options.kid_subset, f"kid_subset={options.kid_subset}"),
+        "is": (IS_SPLITS, f"the mean over {IS_SPLITS} parts"),
         "ndb": (PER_BIN * options.bins, f"{PER_BIN} for each of bins={options.bins}"),
         "c_t": (PER_CELL * options.cells, f"{PER_CELL} for each of cells={options.cells}"),
     }
     for name in NEIGHBOURLY:
-        least[name] = (options.k + 1, f"as each image has k={options.k} neighbours")
-    for name in names:
-        needed, why = least.get(name, (1, ""))
-        if n < needed:
-            raise UserError(f"{what}: {name} wants {needed} or more, {why}; or leave out {name}")
+        least[name] = (options.k + 1, f"the k={options.k} neighbours of each image")
+    too_few = [name for name in names if n < least.get(name, (1, ""))[0]]
+    if too_few:
+        wants = ", ".join("{} wants {} or more ({})".format(name, *least[name]) for name in too_few)
+        raise UserError(f"{what}: {wants}; or leave out {' and '.join(too_few)}: scores=[…]")
 
 
 def fid(fake: Tensor, real: Tensor) -> float:

@@ -122,7 +122,8 @@ class BganDiscreteLossConfig(LossConfig):
     def check(self, run: "TrainConfig") -> None:
         data = run.dataset
         if data.channels != 1:
-            grey = "" if data.name == "ring" else "dataset.channels=1, or "
+            can_be_grey = isinstance(data, FileDatasetConfig) and data.name != "stacked_mnist"
+            grey = "dataset.channels=1, or " if can_be_grey else ""
             raise UserError(
                 f"loss=bgan_discrete makes black and white images, and dataset={data.name} has "
                 f"{data.channels} channels; use {grey}loss=bgan"

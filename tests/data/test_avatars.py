@@ -86,3 +86,9 @@ def name_values(row: torch.Tensor) -> tuple[str, ...]:
     return tuple(
         values[number] for values, number in zip(ATTRIBUTES.values(), row.tolist(), strict=True)
     )
+
+
+@pytest.mark.parametrize(("split", "size"), [("train", 24), ("valid", 32)])
+def test_another_split_or_size_is_refused(split, size):
+    with pytest.raises(ValueError, match=rf"read\('{split}', {size}\): wants train or test"):
+        avatars.read(split, size)
