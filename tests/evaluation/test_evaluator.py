@@ -73,7 +73,7 @@ def test_test_images_that_are_the_training_images(tmp_path):
         Evaluator(settings("evaluate", *FEW, "reference=test"), data)
 
 
-def test_data_that_is_made_has_no_root():
+def test_data_that_comes_with_began_has_no_root():
     data = settings("train", "dataset=avatars").dataset
-    with pytest.raises(UserError, match=r"^root=x: dataset=avatars is made"):
+    with pytest.raises(UserError, match=r"^root=x: dataset=avatars is not read"):
         load_real_images(data, "x")
