@@ -78,13 +78,14 @@ def _no_setting(error: Any) -> str:
     from began_cli.settings.fields import GROUPS
 
     group, _, name = error.full_key.partition(".")
-    owners: list[str] = []
-    for option, schema in GROUPS.get(group, {}).items():
-        for field in dataclasses.fields(schema):
-            if field.name == name:
-                if only := field.metadata.get("only"):
-                    return f"no setting '{error.full_key}' here: {only}"
-                owners.append(option)
+    owners = {
+        option: field.metadata.get("only")
+        for option, schema in GROUPS.get(group, {}).items()
+        for field in dataclasses.fields(schema)
+        if field.name == name
+    }
+    if only := next(filter(None, owners.values()), None):
+        return f"no setting '{error.full_key}' here: {only}"
     if owners:
         return f"no setting '{error.full_key}' here; it belongs to {group}={', '.join(owners)}"
     parent = error.parent_node

@@ -18,7 +18,9 @@ WORDING = {
     "train steps=abc": "steps=abc: wants a whole number",
     "train steps=1.5": "steps=1.5: wants a whole number",
     "train loss=bgan_discrete loss.samples=null": "loss.samples=null: wants a value",
-    "train optimizer=adam optimizer.weight_decay=1": "here; it belongs to optimizer=adamw",
+    "train optimizer=adam optimizer.weight_decay=1": (
+        "no setting 'optimizer.weight_decay' here; it belongs to optimizer=adamw"
+    ),
     "train dataset=avatars dataset.fallback=true": "it belongs to dataset=mnist, stacked_mnist",
     "train dataset=avatars loss=bgan_discrete": "dataset=avatars has 3 channels; use loss=bgan",
     "train dataset=cifar10 loss=bgan_discrete": "3 channels; use dataset.channels=1, or loss=bgan",

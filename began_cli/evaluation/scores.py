@@ -110,7 +110,7 @@ def check_enough(what: str, n: int, options: Options, names: Collection[str]) ->
     too_few = [name for name in names if n < least.get(name, (1, ""))[0]]
     if too_few:
         wants = ", ".join("{} wants {} or more ({})".format(name, *least[name]) for name in too_few)
-        raise UserError(f"{what}: {wants}; or leave out {' and '.join(too_few)}: scores=[…]")
+        raise UserError(f"{what}: {wants}; or leave out {' and '.join(too_few)}")
 
 
 def fid(fake: Tensor, real: Tensor) -> float:

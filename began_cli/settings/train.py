@@ -5,7 +5,8 @@ which a loss, network or data set does not have is refused. Their values stand i
 in its range.
 """
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from began_cli.errors import UserError
 from began_cli.settings import checks
@@ -122,11 +123,13 @@ class BganDiscreteLossConfig(LossConfig):
     def check(self, run: "TrainConfig") -> None:
         data = run.dataset
         if data.channels != 1:
-            can_be_grey = isinstance(data, FileDatasetConfig) and data.name != "stacked_mnist"
-            grey = "dataset.channels=1, or " if can_be_grey else ""
+            advice = "loss=bgan"
+            with suppress(UserError):  # of a data set that cannot be grey
+                replace(data, channels=1).check()
+                advice = f"dataset.channels=1, or {advice}"
             raise UserError(
                 f"loss=bgan_discrete makes black and white images, and dataset={data.name} has "
-                f"{data.channels} channels; use {grey}loss=bgan"
+                f"{data.channels} channels; use {advice}"
             )
 
 

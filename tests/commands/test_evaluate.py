@@ -179,9 +179,9 @@ BAD = [
     (["extractor=inception", "weights=gone.pth"], "weights=gone.pth: no such file"),
     (["weights=gone.pth"], "weights=gone.pth: only extractor=inception, dinov2"),
     (
-        ["n=24"],
-        "n=24: ndb wants 25 or more (5 for each of bins=5), c_t wants 60 or more "
-        "(20 for each of cells=3); or leave out ndb and c_t: scores=[…]",
+        ["n=19"],
+        "n=19: kid wants 20 or more (kid_subset=20), ndb wants 25 or more (5 for each of bins=5), "
+        "c_t wants 60 or more (20 for each of cells=3); or leave out kid and ndb and c_t\n",
     ),
     (["n=1"], "n=1: wants a whole number from 2"),
     (["k=60"], "n=60: precision wants 61 or more (the k=60 neighbours of each image)"),

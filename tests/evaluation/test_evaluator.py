@@ -75,5 +75,5 @@ def test_test_images_that_are_the_training_images(tmp_path):
 
 def test_data_that_comes_with_began_has_no_root():
     data = settings("train", "dataset=avatars").dataset
-    with pytest.raises(UserError, match=r"^root=x: dataset=avatars is not read"):
+    with pytest.raises(UserError, match=r"^root=x: dataset=avatars is not read from a folder; "):
         load_real_images(data, "x")

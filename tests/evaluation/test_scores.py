@@ -198,9 +198,9 @@ def test_the_same_numbers_again_and_no_random_state_touched(n):
 @pytest.mark.parametrize(
     ("n", "name", "why"),
     [
-        (19, "kid", "kid wants 20 or more .kid_subset=20.; or leave out kid"),
+        (19, "kid", r"kid wants 20 or more \(kid_subset=20\); or leave out kid$"),
         (9, "is", "is wants 10 or more"),
-        (3, "coverage", "coverage wants 4 or more .the k=3 neighbours"),
+        (3, "coverage", r"coverage wants 4 or more \(the k=3 neighbours of each image\)"),
         (1, "fid", "fid wants 2 or more"),
     ],
 )
