@@ -23,6 +23,7 @@ from began_cli.settings.parse import parse, register_schemas
 register_schemas()
 torch.set_num_threads(1)  # the work is tiny: threads would only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # not in a test's
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,8 @@ from began_cli.generators.load import load
 from began_cli.settings.commands import EvaluateConfig
 from began_cli.terminal import say
 
+SCORING = 0.2  # of a bar: what is computed when all images have been judged
+
 
 @dataclass(slots=True)
 class Job:
@@ -47,7 +49,8 @@ def main(cfg: EvaluateConfig) -> None:
     todo = [job for job in jobs if done[id(job)] is None]
     console = report.open_console()
     with open_progress(console, hidden=not todo) as progress:
-        bar = progress.add_task("samples", total=sum(job.evaluator.count_samples() for job in todo))
+        judged = sum(job.evaluator.count_samples() for job in todo)
+        bar = progress.add_task("samples", total=judged * (1 + SCORING))
         prepared: list[Evaluator] = []
         for number, job in enumerate(jobs, 1):
             record = done[id(job)]
@@ -57,6 +60,7 @@ def main(cfg: EvaluateConfig) -> None:
                     prepared.append(job.evaluator)
                 progress.update(bar, description=f"checkpoint {number} of {len(jobs)}")
                 record = score(cfg, job, lambda n: progress.advance(bar, n))
+                progress.advance(bar, job.evaluator.count_samples() * SCORING)
             show(console, job, record, again=done[id(job)] is not None)
     if len(jobs) > 1:
         folders = {checkpoint.run_of(job.path): None for job in jobs}
@@ -140,7 +144,7 @@ def open_progress(console: Console, hidden: bool) -> Progress:
 
 def prepare(evaluator: Evaluator, progress: Progress) -> None:
     """Extract the features of the real images, under a bar of their own."""
-    bar = progress.add_task("real images", total=evaluator.count_real())
+    bar = progress.add_task("real images", total=evaluator.count_real() * (1 + SCORING))
     evaluator.prepare(lambda n: progress.advance(bar, n))
     progress.remove_task(bar)
 

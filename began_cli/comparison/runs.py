@@ -31,7 +31,9 @@ def find_runs(given: str) -> list[Path]:
     """
     top = Path(given).expanduser()
     if not top.exists():
-        raise UserError(f"runs={given}: no such folder")
+        pretrained = top.parts[:1] == ("pretrained",)
+        fault = "a generator without its run; give run folders" if pretrained else "no such folder"
+        raise UserError(f"runs={given}: {fault}")
     if not top.is_dir():
         raise UserError(f"runs={given}: a file; give the run's folder, or that of a sweep")
     if is_run(top):

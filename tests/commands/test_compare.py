@@ -232,6 +232,7 @@ def test_runs_may_be_named_in_three_ways(began, sweep, tmp_path):
     [
         ([], "runs: which ones?"),
         (["runs=nowhere"], "runs=nowhere: no such folder"),
+        (["pretrained/mnist-bgan"], "runs=pretrained/mnist-bgan: a generator without its run"),
         (["runs=bare"], "runs=bare: no run in that folder"),
         (["sweep", "bare"], "runs=bare: no run in that folder"),
         (["runs=note.txt"], "runs=note.txt: a file"),
