@@ -42,6 +42,16 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in anchors, target
 
 
+def test_the_layout_names_files_that_exist():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(began_cli/\w+)/` \| (.*) \|$", page, re.MULTILINE)
+    folders = {folder: re.findall(r"`(\w+\.py)`", text) for folder, text in rows}
+    assert folders["began_cli/gan"] == ["losses.py", "update.py"]
+    for folder, names in folders.items():
+        for name in names:
+            assert (ROOT / folder / name).exists(), f"{folder}/{name}"
+
+
 @pytest.mark.slow
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("mkdocs", reason="pip install -e '.[docs]'")
