@@ -20,7 +20,7 @@ FULL = ("can't allocate memory", "invalid buffer size", "status_alloc_failed")
 def pick_device(name: str) -> torch.device:
     """Return the device that `device` names; `auto` is CUDA, MPS or the CPU, in this order.
 
-    Of several processes each gets a GPU of its own, or all the CPU. Raises UserError for a device
+    Of several processes each gets a GPU of its own, or all the CPU. Raise UserError for a device
     that this machine does not have.
     """
     if ranks.size() > 1 and name != "cpu":
@@ -51,7 +51,7 @@ def _worker() -> int:
 def own_device(name: str, devices: int, local: int) -> torch.device:
     """Return the device of one of several processes; `local` is its number on this machine.
 
-    Raises UserError if there is none for it.
+    Raise UserError if there is none for it.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -69,7 +69,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     """Return the precision that `precision` stands for: fp32, tf32, bf16 or fp16.
 
     `auto` is bf16 on a GPU or a processor that computes in it, else fp32. Every GPU with TF32 has
-    bf16 too. Raises UserError for tf32 on another device than CUDA.
+    bf16 too. Raise UserError for tf32 on another device than CUDA.
     """
     if name == "auto":
         return "bf16" if _computes_in_bf16(device) else "fp32"
@@ -134,7 +134,7 @@ def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
     """Return the images on the device that `dataset.device` names.
 
     `auto` is the training device if they fit into a third of its free memory, else main memory.
-    Raises UserError for any other device than these two.
+    Raise UserError for any other device than these two.
     """
     if where == "auto":
         if device.type == "cuda":

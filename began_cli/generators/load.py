@@ -75,9 +75,8 @@ def load(ckpt: str | None, device: torch.device, points: bool = False) -> Traine
     """Load the averaged generator that `ckpt` stands for.
 
     `ckpt` is an exported .safetensors file, pretrained/NAME, or what `checkpoint.find_candidates`
-    takes. Damaged
-    checkpoints that are skipped are reported on stderr. No code in the file is run. Raise UserError
-    if none can be read or, unless `points`, if it makes points of the plane.
+    takes. Damaged checkpoints that are skipped are reported on stderr. No code in the file is run.
+    Raise UserError if none can be read or, unless `points`, if it makes points of the plane.
     """
     ckpt = find_pretrained(ckpt)
     if ckpt is not None and Path(ckpt).suffix.lower() == ".safetensors":

@@ -26,7 +26,7 @@ GRACE = 25  # seconds that the others have to end after a signal, or once one pr
 def main(cfg: TrainConfig, typed: list[str], words: list[str]) -> float | None:
     """Run `began train WORDS` in `cfg.devices` processes, and return the best score, if any.
 
-    `typed` are the names of the settings that the user gave. Raises SystemExit with the code of the
+    `typed` are the names of the settings that the user gave. Raise SystemExit with the code of the
     first process that failed, UserError if that was killed.
     """
     own_device(cfg.device, cfg.devices, cfg.devices - 1)

@@ -121,7 +121,7 @@ class Training:
     def log_and_watch(self) -> dict[str, Any] | None:
         """Log; return the checkpoint to roll back to, None to go on.
 
-        Raises UserError if the watchdog stops the run.
+        Raise UserError if the watchdog stops the run.
         """
         values, step = self.means(), self.update.step
         networks_finite = watchdog.finite([self.update.generator, self.update.discriminator])
@@ -256,7 +256,7 @@ class Training:
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint, and set those of later steps aside.
 
-        Raises UserError if its contents do not fit.
+        Raise UserError if its contents do not fit.
         """
         with checkpoint.fits(Path(self.cfg.resume or self.run), "resume"):
             self.load_state_dict(saved)

@@ -27,7 +27,7 @@ class Plan(NamedTuple):
 def make_plan(cfg: TrainConfig, typed: list[str]) -> Plan:
     """Return the settings to run with, and the checkpoint to resume from.
 
-    `typed` are the names of the settings that the user gave. Raises UserError if the run folder is
+    `typed` are the names of the settings that the user gave. Raise UserError if the run folder is
     taken, or if a typed setting would change what the resumed run computes.
     """
     source = _restart_source(cfg) if ranks.restarted() else cfg.resume
@@ -87,7 +87,7 @@ def find_same_run(cfg: TrainConfig) -> str | None:
 def merge_settings(cfg: TrainConfig, typed: list[str], saved: dict[str, Any]) -> TrainConfig:
     """Return the settings of a saved run with those that the user typed.
 
-    Raises UserError, setting by setting, if a typed one would change what the run computes.
+    Raise UserError, setting by setting, if a typed one would change what the run computes.
     """
     new, old = flatten(to_plain(cfg)), flatten(saved)
     everything = "recipe" in typed

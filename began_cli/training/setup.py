@@ -115,7 +115,7 @@ def pick_own_precision(cfg: TrainConfig, device: torch.device, saved: dict[str, 
 def load_data(cfg: TrainConfig, saved: dict[str, Any] | None) -> Source:
     """Return the data set, and make the settings name it by its absolute path.
 
-    Raises UserError if the images differ from those of the checkpoint `saved`, if there is one.
+    Raise UserError if the images differ from those of the checkpoint `saved`, if there is one.
     """
     with ranks.first_then_others():
         source = sources.load(cfg.dataset)
