@@ -151,14 +151,26 @@ class _Gather(torch.autograd.Function):
         return gather(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient[rank()]
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Sum.apply(gradient)
+
+
+class _Sum(torch.autograd.Function):
+    """This process's row of the sum of `values` (size, …) over all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[rank()]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Gather.apply(gradient)
 
 
 def gather_with_gradient(values: Tensor) -> Tensor:
-    """Like `gather`, and differentiable once."""
+    """Like `gather`, and differentiable as often as wanted."""
     gathered = _Gather.apply(values)
     assert isinstance(gathered, Tensor)
     return gathered

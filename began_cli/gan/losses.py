@@ -41,7 +41,7 @@ class Reconstruction(NamedTuple):
 class Loss(nn.Module):
     """One objective: L_D = real + fake for the discriminator, L_G for the generator.
 
-    A subclass names its settings, `class Gan(LogisticLoss, settings=GanLossConfig)`, and is then
+    A subclass names its settings, `class Gan(PenalisedLoss, settings=GanLossConfig)`, and is then
     found by them. Its state (k_t, log Z) are buffers: it lives on the device and is part of
     `state_dict`.
     """
@@ -138,6 +138,27 @@ class LogisticLoss(ScoreLoss):
 
     def fake(self, values: Tensor) -> Tensor:
         return F.softplus(values).mean()
+
+
+class PenalisedLoss(LogisticLoss):
+    """A logistic loss whose L_D gains a penalty on the slope of f at real images."""
+
+    EVERY = 4  # one image in four is penalised: the pass costs several others
+
+    def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
+        """Return r1 / 2 E|grad f(x)|^2 (1801.04406, equation 9), or None if r1 is 0.
+
+        The mean is over one image in four, or one pack of images that D judges together; over all
+        if four do not divide their number.
+        """
+        if self.c.r1 == 0:
+            return None
+        packs = x.detach().unflatten(0, (-1, self.c.pack))
+        if len(packs) % self.EVERY == 0:
+            packs = packs[:: self.EVERY]
+        v = packs.flatten(0, 1).requires_grad_()
+        (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
+        return self.c.r1 / 2 * slope.square().sum() / len(packs)
 
 
 class AutoencoderLoss(Loss):
@@ -336,14 +357,14 @@ class EbganPt(Ebgan, settings=EbganPtLossConfig):
         return f"raise loss.pt_weight={run.loss.pt_weight:g}, or {other}"
 
 
-class Gan(LogisticLoss, settings=GanLossConfig):
+class Gan(PenalisedLoss, settings=GanLossConfig):
     """GAN (1406.2661) on logits; the generator's loss is non-saturating unless told otherwise."""
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return -F.softplus(values).mean() if self.c.saturating else F.softplus(-values).mean()
 
 
-class Bgan(LogisticLoss, settings=BganLossConfig):
+class Bgan(PenalisedLoss, settings=BganLossConfig):
     """BGAN (1702.08431, section 3): L_D is GAN's; L_G = 1/2 E[f^2], or 1/2 E[(f - log Z)^2].
 
     log D - log(1 - D) is f itself, so no logarithm of a sigmoid is taken. log Z is a moving average

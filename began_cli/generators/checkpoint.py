@@ -229,6 +229,8 @@ def upgrade(config: dict[str, Any]) -> None:
         loss["name"] = "began_paper"
     if loss.get("name") in ("ebgan", "ebgan_pt") and loss.get("margin") != "following":
         loss["gamma"] = None
+    if loss.get("name") in ("gan", "bgan"):
+        loss.setdefault("r1", 0.0)
     for name in ("content_floor", "margin_steps"):
         loss.pop(name, None)
 

@@ -105,13 +105,20 @@ class ScoreLossConfig(LossConfig):
         checks.require(n % self.pack == 0, "loss.pack", self.pack, wants)
 
 
+@dataclass(slots=True)
+class PenalisedLossConfig(ScoreLossConfig):
+    r1: float = setting(
+        from_zero(), only="only loss=gan and bgan have it; wgan_gp has loss.gp_weight"
+    )
+
+
 @option("loss", "gan")
-class GanLossConfig(ScoreLossConfig):
+class GanLossConfig(PenalisedLossConfig):
     saturating: bool = setting()
 
 
 @option("loss", "bgan")
-class BganLossConfig(ScoreLossConfig):
+class BganLossConfig(PenalisedLossConfig):
     log_z: bool = setting()
     log_z_decay: float = setting(fraction())
 

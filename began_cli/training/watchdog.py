@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from began_cli.gan import losses
-from began_cli.settings.train import BeganPaperLossConfig, TrainConfig
+from began_cli.settings.train import BeganPaperLossConfig, PenalisedLossConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,11 @@ class Watchdog:
     def _blind(self, values: dict[str, float]) -> Rule:
         chance = self.loss.chance
         holds = chance is not None and values["loss_d"] > chance - 0.002 * max(1.0, chance)
-        advice = "the discriminator no longer tells real from fake; raise "
-        advice += f"optimizer.lr_d={self.c.optimizer.lr_d:g} or model.width={self.c.model.width}"
+        advice = "the discriminator no longer tells real from fake; "
+        if isinstance(self.c.loss, PenalisedLossConfig) and self.c.loss.r1:
+            advice += f"lower loss.r1={self.c.loss.r1:g}, or "
+        advice += f"raise optimizer.lr_d={self.c.optimizer.lr_d:g} "
+        advice += f"or model.width={self.c.model.width}"
         return Rule("blind", holds, self.patience, advice, True)
 
     def _winning(self) -> Rule:

@@ -214,6 +214,21 @@ def test_bgan_log_z_is_a_moving_average_of_log_mean_exp():
     )
 
 
+@pytest.mark.parametrize("loss", ["gan", "bgan"])
+def test_r1_of_a_linear_critic_is_the_square_of_its_weights(loss):
+    """f(x) = w x has the slope w everywhere. Of packs it is that of both images together."""
+    critic = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 1, bias=False))
+    square = (critic[1].weight ** 2).sum()
+    x = torch.rand(8, 1, 16, 16)
+    penalty = make(f"loss={loss}", "loss.r1=4").penalty(critic, x, x)
+    torch.testing.assert_close(penalty, 2 * square)
+    pair = torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 2)), torch.nn.Flatten(), critic[1])
+    critic[1].weight = torch.nn.Parameter(torch.rand(1, 512))
+    penalty = make(f"loss={loss}", "loss.r1=4", "loss.pack=2").penalty(pair, x, x)
+    torch.testing.assert_close(penalty, 2 * (critic[1].weight ** 2).sum())
+    assert make(f"loss={loss}", "loss.r1=0").penalty(critic, x, x) is None
+
+
 def test_losses_reduce_in_single_precision():
     half = torch.full((4,), 3e4, dtype=torch.float16)
     assert torch.isfinite(make("loss=bgan").generator(make("loss=bgan").values(half, half), half))

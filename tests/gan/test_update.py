@@ -270,6 +270,31 @@ def test_wgan_gp_equals_the_plain_reference(model):
             torch.testing.assert_close(weight.grad, grad, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [8, 6])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("loss", ["gan", "bgan"])
+def test_r1_equals_the_plain_reference(loss, model, n):
+    """Equation 9 of 1801.04406, at one real image in four, or at all if four do not divide n."""
+    update = make(loss, model, "loss.r1=3")
+    x, z = batch(n)
+    generator, critic = copy.deepcopy(update.generator), copy.deepcopy(update.discriminator)
+    v = (x[[0, 4]] if n == 8 else x).clone().requires_grad_()
+    slopes = torch.autograd.grad(critic(v).sum(), v, create_graph=True)[0]
+    penalty = 1.5 * sum((slope**2).sum() for slope in slopes) / len(v)
+    d = bce(critic(x), 1.0) + bce(critic(generator(z).detach()), 0.0) + penalty
+    grad_d = torch.autograd.grad(d, list(critic.parameters()))
+    g = generator(z)
+    loss_g = bce(critic(g), 1.0) if loss == "gan" else 0.5 * (critic(g) ** 2).mean()
+    grad_g = torch.autograd.grad(loss_g, list(generator.parameters()))
+
+    measures = update.joint_step(x, z).scalars
+    torch.testing.assert_close(measures["loss_d"], d.detach(), rtol=1e-6, atol=1e-12)
+    assert measures["loss_real"] + measures["loss_fake"] < measures["loss_d"]
+    for network, grads in ((update.discriminator, grad_d), (update.generator, grad_g)):
+        for weight, grad in zip(network.parameters(), grads, strict=True):
+            torch.testing.assert_close(weight.grad, grad, rtol=1e-6, atol=1e-12)
+
+
 def test_a_gradient_penalty_is_of_each_image_by_itself():
     """Batch normalisation would tie the images of a batch together; its critic has none."""
     update = make("wgan_gp", "dcgan", "dataset.image_size=32")
@@ -507,6 +532,17 @@ def test_work_of_the_other_steps():
         lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d)
     )
     assert 5 * one_d < alone < 7 * one_d
+    step = count_flops(lambda: update.joint_step(x, z))
+    assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
+
+    update = make(
+        "bgan", "began", "loss.r1=1", dtype=torch.float32
+    )  # one image of four is penalised
+    critic = update.discriminator
+    alone = count_flops(
+        lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d)
+    )
+    assert 5 * one_d / 4 < alone < 7 * one_d / 4
     step = count_flops(lambda: update.joint_step(x, z))
     assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
 

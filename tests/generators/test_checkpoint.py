@@ -218,7 +218,8 @@ def test_files_that_are_not_ours(tmp_path, content):
             {"name": "ebgan_pt", "margin": "following", "gamma": 1.5},
             {"margin": "following", "gamma": 1.5},
         ),
-        ({"name": "gan", "pack": 1}, {"name": "gan", "pack": 1}),
+        ({"name": "gan", "pack": 1}, {"name": "gan", "pack": 1, "r1": 0.0}),
+        ({"name": "bgan", "r1": 1.0}, {"name": "bgan", "r1": 1.0}),
         ({"name": "began", "energy": "norm", "gamma": 1.5}, {"name": "began", "gamma": 1.5}),
     ],
 )

@@ -34,7 +34,7 @@ def check_steps(results: list[dict]) -> None:
 
 def test_every_loss_takes_captured_steps_of_one_launch(on_gpu):
     lines = [[f"loss={loss}"] for loss in LOSSES]
-    lines += [["loss=bgan", "dataset.device=cpu"], ["loss=gan", "precision=fp16"]]
+    lines += [["loss=bgan", "dataset.device=cpu"], ["loss=gan", "loss.r1=1", "precision=fp16"]]
     more = ["accumulate=2", "model.residual=true", "precision=fp32"]
     lines += [["loss=began", "model=began"], ["loss=began", "model=began", *more]]
     results = on_gpu("take_steps", lines)

@@ -42,6 +42,12 @@ def test_half_precision_may_be_why_a_value_is_not_finite(precision, end):
     assert alarm.advice.endswith(end)
 
 
+def test_a_penalty_may_be_why_the_critic_is_blind():
+    line = ("loss=bgan", "loss.r1=50", "watch.patience=1")
+    [alarm] = Watchdog(settings("train", *line), "fp32").look(CALM | {"loss_d": 1.386}, True)
+    assert "lower loss.r1=50, or raise optimizer.lr_d=0.0004 or" in alarm.advice
+
+
 def test_a_floor_that_was_chosen_may_be_rested_on():
     line = ("loss=began_paper", "loss.k_min=0.35", "loss.k_0=0.35", "watch.patience=2")
     dog = Watchdog(settings("train", *line), "fp32")
