@@ -156,9 +156,8 @@ class PenalisedLoss(LogisticLoss):
         packs = x.detach().unflatten(0, (-1, self.c.pack))
         if len(packs) % self.EVERY == 0:
             packs = packs[:: self.EVERY]
-        v = packs.flatten(0, 1).requires_grad_()
-        (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
-        return self.c.r1 / 2 * slope.square().sum() / len(packs)
+        slopes = _slopes(discriminator, packs.flatten(0, 1), self.c.pack)
+        return self.c.r1 / 2 * slopes.square().sum() / len(packs)
 
 
 class AutoencoderLoss(Loss):
@@ -460,10 +459,17 @@ class WganGp(WassersteinLoss, settings=WganGpLossConfig):
         packs = len(x) // self.c.pack * ranks.size()  # everyone draws for all
         e = ranks.share(torch.rand(packs, 1, 1, 1, dtype=x.dtype, device=x.device))
         e = e.repeat_interleave(self.c.pack, 0, output_size=len(x))
-        v = torch.lerp(g.detach(), x, e).requires_grad_()
-        (slope,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
-        norm = torch.linalg.vector_norm(slope.reshape(len(x) // self.c.pack, -1), dim=1)
+        slopes = _slopes(discriminator, torch.lerp(g.detach(), x, e), self.c.pack)
+        norm = torch.linalg.vector_norm(slopes, dim=1)
         return self.c.gp_weight * (norm - 1).square().mean()
+
+
+def _slopes(discriminator: nn.Module, images: Tensor, pack: int) -> Tensor:
+    """Return the gradients of the sum of f over the packs of images (N, C, H, W), for all the
+    pixels of each pack: (N / pack, pack C H W). They can be differentiated again."""
+    v = images.requires_grad_()
+    (slopes,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
+    return slopes.reshape(len(v) // pack, -1)
 
 
 def pulling_away(code: Tensor) -> Tensor:

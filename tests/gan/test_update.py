@@ -526,25 +526,16 @@ def test_work_of_the_other_steps():
     )
     assert count_flops(lambda: update.critic_step(x, z)) == 6 * one_d + one_g - 2 * first_d
 
-    update = make("wgan_gp", "began", dtype=torch.float32)  # 6D + 3G and the penalty, by itself
-    critic = update.discriminator
-    alone = count_flops(
-        lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d)
-    )
-    assert 5 * one_d < alone < 7 * one_d
-    step = count_flops(lambda: update.joint_step(x, z))
-    assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
-
-    update = make(
-        "bgan", "began", "loss.r1=1", dtype=torch.float32
-    )  # one image of four is penalised
-    critic = update.discriminator
-    alone = count_flops(
-        lambda: update.loss.penalty(critic, x, x).backward(inputs=update._weights_d)
-    )
-    assert 5 * one_d / 4 < alone < 7 * one_d / 4
-    step = count_flops(lambda: update.joint_step(x, z))
-    assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
+    # 6D + 3G and the penalty, by itself; with r1 of one image in four.
+    for line, share in ((["wgan_gp", "began"], 1), (["bgan", "began", "loss.r1=1"], 1 / 4)):
+        update = make(*line, dtype=torch.float32)
+        critic = update.discriminator
+        alone = count_flops(
+            lambda u=update, c=critic: u.loss.penalty(c, x, x).backward(inputs=u._weights_d)
+        )
+        assert 5 * one_d * share < alone < 7 * one_d * share
+        step = count_flops(lambda u=update: u.joint_step(x, z))
+        assert step == 6 * one_d + 3 * one_g - first_d - first_g + alone
 
     update = make("bgan_discrete", "began", "loss.samples=5", dtype=torch.float32)
     step = count_flops(lambda: update.discrete_step(update.loss, x, z))
