@@ -41,11 +41,11 @@ class Watchdog:
         self.patience = c.watch.patience
         self._held: dict[str, int] = {}  # rule -> logs in a row
         self._convergence: deque[float] = deque(maxlen=self.patience)
-        self._loss_d: deque[float] = deque(maxlen=self.patience)
+        self._loss_d: deque[float] = deque(maxlen=self.patience)  # of score losses: no penalty
 
     def look(self, values: dict[str, float], weights_finite: bool) -> list[Alarm]:
         """Return the alarms of this log; `values` are its values by their names."""
-        self._loss_d.append(values["loss_d"])
+        self._loss_d.append(values["loss_real"] + values["loss_fake"])
         alarms = []
         for rule in (
             self._not_finite(values, weights_finite),
@@ -85,7 +85,7 @@ class Watchdog:
 
     def _blind(self, values: dict[str, float]) -> Rule:
         chance = self.loss.chance
-        holds = chance is not None and values["loss_d"] > chance - 0.002 * max(1.0, chance)
+        holds = chance is not None and self._loss_d[-1] > chance - 0.002 * max(1.0, chance)
         advice = "the discriminator no longer tells real from fake; "
         if isinstance(self.c.loss, PenalisedLossConfig) and self.c.loss.r1:
             advice += f"lower loss.r1={self.c.loss.r1:g}, or "

@@ -13,7 +13,11 @@ from began_cli.training.watchdog import Watchdog, finite
 FROZEN = ("loss=gan", "model=began", "optimizer.lr_g=1e-12", "model.init=normal")
 
 
-CALM = {"loss_d": 0.5, "diversity": 0.9, "k_t": 0.3}
+def split(loss_d):
+    return {"loss_d": loss_d, "loss_real": loss_d / 2, "loss_fake": loss_d / 2}
+
+
+CALM = split(0.5) | {"diversity": 0.9, "k_t": 0.3}
 
 
 def speaks(watchdog, *, times=1, weights_finite=True, **values):
@@ -29,7 +33,7 @@ def test_rules_speak_once_after_their_patience():
     assert speaks(dog, times=5, **low) == [[], [], ["collapse"], [], []]
     assert speaks(dog) == [[]]
     assert speaks(dog, times=3, **low)[-1] == ["collapse"]  # it passed, and came again
-    assert speaks(dog, times=3, loss_d=1.386) == [[], [], ["blind"]]
+    assert speaks(dog, times=3, **split(1.386)) == [[], [], ["blind"]]
     assert speaks(dog, loss_g=math.nan) == [["not finite"]]
     assert speaks(dog, weights_finite=False) == [[]]  # still the same trouble
 
@@ -44,8 +48,14 @@ def test_half_precision_may_be_why_a_value_is_not_finite(precision, end):
 
 def test_a_penalty_may_be_why_the_critic_is_blind():
     line = ("loss=bgan", "loss.r1=50", "watch.patience=1")
-    [alarm] = Watchdog(settings("train", *line), "fp32").look(CALM | {"loss_d": 1.386}, True)
+    [alarm] = Watchdog(settings("train", *line), "fp32").look(CALM | split(1.386), True)
     assert "lower loss.r1=50, or raise optimizer.lr_d=0.0004 or" in alarm.advice
+
+
+def test_a_critic_that_pays_for_its_slope_is_not_blind():
+    """L_D may exceed 2 log 2 by its penalty."""
+    dog = Watchdog(settings("train", "loss=gan", "watch.patience=1"), "fp32")
+    assert speaks(dog, **split(1.36) | {"loss_d": 1.39}) == [[]]
 
 
 def test_a_floor_that_was_chosen_may_be_rested_on():
@@ -90,7 +100,7 @@ def test_a_collapse_names_its_remedy(line, advice):
 def test_a_collapse_behind_a_winning_d_is_no_fault_of_the_generators_rate(line, loss_d, advice):
     dog = Watchdog(settings("train", line, "watch.patience=3"), "fp32")
     for logged in (loss_d, 1.2, loss_d):  # a D that wins loses now and then
-        alarms = dog.look({"loss_d": logged, "diversity": 0.1}, True)
+        alarms = dog.look(split(logged) | {"diversity": 0.1}, True)
     [alarm] = [alarm for alarm in alarms if alarm.rule == "collapse"]
     assert f"collapsed; {advice}" in alarm.advice
 
@@ -104,12 +114,12 @@ def test_a_d_that_reconstructs_no_better_than_blank_is_told(line):
 
 def test_a_d_that_always_wins_is_said_before_the_samples_collapse():
     dog = Watchdog(settings("train", "loss=bgan_discrete", "watch.patience=3"), "fp32")
-    assert speaks(dog, times=4, loss_d=0.01) == [[], [], ["winning"], []]
-    assert speaks(dog, times=2, loss_d=0.9) == [[], []]
-    assert ["winning"] in speaks(dog, times=5, loss_d=0.01)  # it passed, and came again
+    assert speaks(dog, times=4, **split(0.01)) == [[], [], ["winning"], []]
+    assert speaks(dog, times=2, **split(0.9)) == [[], []]
+    assert ["winning"] in speaks(dog, times=5, **split(0.01))  # it passed, and came again
     for loss, loss_d in (("wgan_gp", -0.01), ("wgan", -0.01), ("began", 0.01), ("ebgan", 0.01)):
         dog = Watchdog(settings("train", f"loss={loss}", "watch.patience=3"), "fp32")
-        assert speaks(dog, times=5, loss_d=loss_d) == [[]] * 5
+        assert speaks(dog, times=5, **split(loss_d)) == [[]] * 5
 
 
 def test_finite_sees_one_bad_weight():
