@@ -3,10 +3,10 @@
     python scripts/reproduce_baselines.py [--seconds 300] [--fid 100] [--seeds 0 1 …]
         [--slice 20] [--json FILE] [--only NAME …] [-- dataset.root=FOLDER setting=value …]
 
-plain_began       three D passes per step; k_t is not clamped                    (loss=began_paper)
-summed_began      the same with k_t clamped, but D minimises L_D + L_G           (loss=began_paper)
-log_sigmoid_bgan  L_G = 1/2 E[(log D - log(1 - D))^2], D a sigmoid               (loss=bgan)
-mse_ebgan         E = mean squared error, the norm's margin, the batch's hinge   (loss=ebgan)
+plain_began       three D passes per step; k_t is not clamped                  (loss=began_paper)
+summed_began      the same with k_t clamped, but D minimises L_D + L_G         (loss=began_paper)
+log_sigmoid_bgan  L_G = 1/2 E[(log D - log(1 - D))^2], D a sigmoid             (loss=bgan loss.r1=0)
+mse_ebgan         E = mean squared error, the norm's margin, the batch's hinge (loss=ebgan)
 
 Each has the networks, initial weights, data, latents, optimizers and averaged generator of the loss
 in brackets, with constant learning rates and in single precision. The schemes train in turns of
@@ -152,27 +152,27 @@ class MseEbgan(Baseline):
 
 
 class Scheme(NamedTuple):
-    loss: str  # of conf/loss
+    line: str  # the loss, without what the baselines do not have
     baseline: Callable[[Update, Any], Baseline] | None = None  # None: began's own step
 
 
 SCHEMES = {
-    "began": Scheme("began"),
-    "began_paper": Scheme("began_paper"),
-    "plain_began": Scheme("began_paper", PlainBegan),
-    "summed_began": Scheme("began_paper", SummedBegan),
-    "bgan": Scheme("bgan"),
-    "log_sigmoid_bgan": Scheme("bgan", LogSigmoidBgan),
-    "ebgan": Scheme("ebgan"),
-    "ebgan_pt": Scheme("ebgan_pt"),
-    "mse_ebgan": Scheme("ebgan", MseEbgan),
+    "began": Scheme("loss=began"),
+    "began_paper": Scheme("loss=began_paper"),
+    "plain_began": Scheme("loss=began_paper", PlainBegan),
+    "summed_began": Scheme("loss=began_paper", SummedBegan),
+    "bgan": Scheme("loss=bgan loss.r1=0"),
+    "log_sigmoid_bgan": Scheme("loss=bgan loss.r1=0", LogSigmoidBgan),
+    "ebgan": Scheme("loss=ebgan"),
+    "ebgan_pt": Scheme("loss=ebgan_pt"),
+    "mse_ebgan": Scheme("loss=ebgan", MseEbgan),
 }
 
 
 # Settings that are the same for all schemes, or that the baselines do not have.
 FIXED = ("loss", "seed", "steps", "schedule", "precision", "accumulate", "compile")
-FIXED += ("loss.log_z", "loss.energy", "loss.margin", "loss.pack", "loss.separate_latents")
-FIXED += ("evaluation.score",)
+FIXED += ("loss.log_z", "loss.energy", "loss.margin", "loss.pack", "loss.r1")
+FIXED += ("loss.separate_latents", "evaluation.score")
 
 
 class Point(NamedTuple):
@@ -263,7 +263,7 @@ def compare(
     scorer = source = None
     for seed in seeds:
         line = ["precision=fp32", *words, f"seed={seed}", "evaluation.score=fid"]
-        made = {name: compose_settings([f"loss={SCHEMES[name].loss}", *line]) for name in names}
+        made = {name: compose_settings([*SCHEMES[name].line.split(), *line]) for name in names}
         first = made[names[0]]
         if scorer is None or source is None:
             source = sources.load(first.dataset)

@@ -26,15 +26,15 @@ LOSSES = ["began", "began_paper", "began_unbalanced", "bgan_discrete"]
 LOSSES += ["ebgan", "ebgan_pt"]
 LINES = {name: [f"loss={name}", *SMALL, "batch_size=8"] for name in LOSSES}
 # With r1, one image in four of each part is penalised: each process has four.
-LINES["gan"] = ["loss=gan", "loss.r1=1", *SMALL, "batch_size=32"]
-LINES["bgan"] = ["loss=bgan", "loss.log_z=true", *SMALL, "batch_size=16"]
+LINES["gan"] = ["loss=gan", *SMALL, "batch_size=32"]
+LINES["bgan"] = ["loss=bgan", "loss.log_z=true", "loss.r1=0", *SMALL, "batch_size=16"]
 # ELU and no normalisation, for those whose steps can hang on a last bit: WGAN's weights are tiny,
 # RMSProp makes all gradients equal, the penalty's own gradient jumps at LeakyReLU's kink, and that
 # of an absolute error at 0.
 LINES["began_paper"] += ["model=began"]
 LINES["wgan"] = ["loss=wgan", "model=began", *SMALL, "batch_size=8", "optimizer.lr=0.00005"]
 LINES["wgan_gp"] = ["loss=wgan_gp", "model=began", *SMALL, "batch_size=8"]
-LINES["pack"] = ["loss=gan", "loss.pack=2", *SMALL, "batch_size=16"]
+LINES["pack"] = ["loss=gan", "loss.pack=2", "loss.r1=0", *SMALL, "batch_size=16"]
 LINES["separate"] = ["loss=began_paper", "loss.separate_latents=true", *SMALL, "batch_size=8"]
 
 

@@ -217,10 +217,12 @@ def upgrade(config: dict[str, Any]) -> None:
     Raise UserError if it was trained with relative energy, which began no longer has.
     """
     config.setdefault("graph", "auto")
-    loss, model = config.get("loss"), config.get("model")
+    loss, model, dataset = (config.get(name) for name in ("loss", "model", "dataset"))
     config.setdefault("show", False)
     if isinstance(model, dict):
         model.setdefault("code_norm", False)
+    if isinstance(dataset, dict):
+        dataset.setdefault("r1", 0.0)
     if not isinstance(loss, dict):
         return
     if loss.get("energy") == "relative":

@@ -209,6 +209,7 @@ class DatasetConfig:
     image_size: int = setting()
     channels: int = setting()
     width: int = setting(at_least(1))
+    r1: float = setting(from_zero())
     device: str = setting(checks.device("auto"), resumable=True)
 
     @property

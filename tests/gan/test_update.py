@@ -116,7 +116,7 @@ REFERENCES = {
         lambda rg, g: norms(rg, g).mean(),
     ),
     "bgan log Z": (
-        ("bgan", "loss.log_z=true"),
+        ("bgan", "loss.r1=0", "loss.log_z=true"),
         lambda fx, x, fg, g: bce(fx, 1.0) + bce(fg, 0.0),
         lambda fg, g: 0.5 * torch.mean((fg - 0.0) ** 2),  # log Z is 0 at first
     ),
@@ -136,17 +136,17 @@ REFERENCES = {
         lambda rg, g: norms(rg, g).mean() + 0.1 * pulling(rg.code),
     ),
     "bgan": (
-        ("bgan",),
+        ("bgan", "loss.r1=0"),
         lambda fx, x, fg, g: bce(fx, 1.0) + bce(fg, 0.0),
         lambda fg, g: 0.5 * torch.mean(torch.log(fg.sigmoid() / (1 - fg.sigmoid())) ** 2),
     ),
     "gan": (
-        ("gan",),
+        ("gan", "loss.r1=0"),
         lambda fx, x, fg, g: bce(fx, 1.0) + bce(fg, 0.0),
         lambda fg, g: bce(fg, 1.0),
     ),
     "gan saturating": (
-        ("gan", "loss.saturating=true"),
+        ("gan", "loss.r1=0", "loss.saturating=true"),
         lambda fx, x, fg, g: bce(fx, 1.0) + bce(fg, 0.0),
         lambda fg, g: torch.log(1 - fg.sigmoid()).mean(),
     ),
@@ -442,21 +442,22 @@ def in_optimizer(event) -> bool:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
-    ("loss", "alone", "coupled"),
+    ("line", "alone", "coupled"),
     [
         ("began_paper", 6, 6),
         ("began", 6, 7),
         ("wgan", 6, 6),
-        ("gan", 6, 7),
-        ("bgan", 6, 7),
+        ("gan loss.r1=0", 6, 7),
+        ("bgan loss.r1=0", 6, 7),
         ("ebgan", 6, 7),
         ("ebgan_pt", 7, 7),
     ],
 )
-def test_work_is_the_minimum(loss, alone, coupled, model):
+def test_work_is_the_minimum(line, alone, coupled, model):
     """6D + 3G, or 7D + 3G if D couples images, less the data gradients of first layers that nobody
     needs. EBGAN-PT's loss couples them."""
-    update = make(loss, model, dtype=torch.float32)
+    loss, *more = line.split()
+    update = make(loss, model, *more, dtype=torch.float32)
     normalises = any("Norm" in type(m).__name__ for m in update.discriminator.modules())
     passes = coupled if normalises else alone
     x, z = batch(dtype=torch.float32)
@@ -527,7 +528,7 @@ def test_work_of_the_other_steps():
     assert count_flops(lambda: update.critic_step(x, z)) == 6 * one_d + one_g - 2 * first_d
 
     # 6D + 3G and the penalty, by itself; with r1 of one image in four.
-    for line, share in ((["wgan_gp", "began"], 1), (["bgan", "began", "loss.r1=1"], 1 / 4)):
+    for line, share in ((["wgan_gp", "began"], 1), (["bgan", "began"], 1 / 4)):
         update = make(*line, dtype=torch.float32)
         critic = update.discriminator
         alone = count_flops(

@@ -225,12 +225,13 @@ def test_files_that_are_not_ours(tmp_path, content):
 )
 def test_settings_of_earlier_runs_get_todays_names(tmp_path, old, new):
     path = checkpoint.path_for(tmp_path, 3)
-    config = {"loss": old, "model": {"name": "dcgan"}}
+    config = {"loss": old, "model": {"name": "dcgan"}, "dataset": {"name": "mnist"}}
     checkpoint.save(path, state(config=config, loss={"k_t": 0.5, "background": torch.zeros(3)}))
     read = checkpoint.load(path)
     assert new.items() <= read["config"]["loss"].items()
     assert not {"content_floor", "margin_steps"} & read["config"]["loss"].keys()
     assert read["config"]["model"] == {"name": "dcgan", "code_norm": False}
+    assert read["config"]["dataset"] == {"name": "mnist", "r1": 0.0}
     assert read["loss"] == {"k_t": 0.5}
 
 

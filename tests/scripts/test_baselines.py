@@ -22,7 +22,7 @@ LINE = ["dataset=mnist", "dataset.image_size=16", "dataset.width=4", "batch_size
 def theirs(name: str, *more: str):
     """A baseline, and the parts of ours with the same weights and streams."""
     scheme = baselines.SCHEMES[name]
-    cfg = compose_settings([f"loss={scheme.loss}", *LINE, *more])
+    cfg = compose_settings([*scheme.line.split(), *LINE, *more])
     made = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -182,7 +182,7 @@ def test_the_papers_margin_keeps_the_hinge_of_the_mse_on_where_the_norms_is_off(
 @pytest.fixture
 def contender():
     def make(name: str):
-        cfg = compose_settings([f"loss={baselines.SCHEMES[name].loss}", *LINE, "device=cpu"])
+        cfg = compose_settings([*baselines.SCHEMES[name].line.split(), *LINE, "device=cpu"])
         return baselines.Contender(name, cfg, make_noise(cfg))
 
     return make

@@ -8,9 +8,9 @@ from began_cli.settings.parse import flatten, to_plain
 
 FROZEN = """
     accumulate batch_size checkpoint_every compile dataset.channels dataset.device dataset.fallback
-    dataset.flip dataset.image_size dataset.name dataset.root dataset.width device devices disk_full
-    dry_run ema.decay evaluate_every evaluation.extractor evaluation.n evaluation.score
-    evaluation.weights graph
+    dataset.flip dataset.image_size dataset.name dataset.r1 dataset.root dataset.width device
+    devices disk_full dry_run ema.decay evaluate_every evaluation.extractor evaluation.n
+    evaluation.score evaluation.weights graph
     log_every loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
     loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim model.code_norm
     model.first_stage model.gain model.init model.latent_dim model.name model.output model.residual
@@ -26,6 +26,13 @@ def test_names_of_the_settings_are_frozen():
     """People and scripts type them."""
     cfg = settings("train", "loss=began_paper")
     assert sorted(flatten(to_plain(cfg))) == FROZEN.split()
+
+
+@pytest.mark.parametrize("loss", ["gan", "bgan"])
+def test_the_penalty_suits_the_data(loss):
+    assert settings("train", f"loss={loss}", "dataset=avatars").loss.r1 == 1
+    assert settings("train", f"loss={loss}", "dataset=ring").loss.r1 == 0
+    assert settings("train", f"loss={loss}", "dataset=avatars", "loss.r1=0.5").loss.r1 == 0.5
 
 
 BAD = {
