@@ -53,8 +53,10 @@ PAGES: dict[str, tuple[tuple[str, ...], dict[str, list[str]]]] = {
             {
                 "healthy": [f"loss={loss}"],
                 "D wins (r1=0, lr_d=2e-3, lr_g=1e-4)": [
-                    *(f"loss={loss}", "loss.r1=0"),
-                    *("optimizer.lr_d=2e-3", "optimizer.lr_g=1e-4"),
+                    f"loss={loss}",
+                    "loss.r1=0",
+                    "optimizer.lr_d=2e-3",
+                    "optimizer.lr_g=1e-4",
                 ],
                 "D too slow (lr_d=1e-5)": [f"loss={loss}", "optimizer.lr_d=1e-5"],
             },

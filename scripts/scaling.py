@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from began_cli.gan import gradients
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
+from began_cli.gan.losses import PenalisedLoss
 
 CPU = torch.device("cpu")
 LINES = {
@@ -77,7 +78,7 @@ MACHINES = [
 
 def cost_of(line: list[str]) -> Cost:
     """Counted in one real step of four images; both counts grow with the batch."""
-    n = 4  # r1 penalises one image in four
+    n = PenalisedLoss.EVERY  # of so many, r1 takes one
     cfg = compose_settings([*line, "device=cpu"])
     d, batch = cfg.dataset, cfg.batch_size
     pixels = torch.zeros(n, *d.image_shape, dtype=torch.uint8)

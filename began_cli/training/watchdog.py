@@ -41,7 +41,7 @@ class Watchdog:
         self.patience = c.watch.patience
         self._held: dict[str, int] = {}  # rule -> logs in a row
         self._convergence: deque[float] = deque(maxlen=self.patience)
-        self._loss_d: deque[float] = deque(maxlen=self.patience)  # of score losses: no penalty
+        self._loss_d: deque[float] = deque(maxlen=self.patience)  # score losses: without a penalty
 
     def look(self, values: dict[str, float], weights_finite: bool) -> list[Alarm]:
         """Return the alarms of this log; `values` are its values by their names."""
