@@ -27,7 +27,8 @@ DATA_YAML = """# @package _global_
 defaults:
   - /dataset_stripes_schema
   - _self_
-dataset: {name: stripes, period: 4, image_size: 16, channels: 1, width: 2, r1: 0, device: auto}
+dataset:
+  {name: stripes, period: 4, image_size: 16, channels: 1, width: 2, margin: 10, r1: 0, device: auto}
 """
 
 

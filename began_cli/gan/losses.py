@@ -41,8 +41,8 @@ class Reconstruction(NamedTuple):
 class Loss(nn.Module):
     """One objective: L_D = real + fake for the discriminator, L_G for the generator.
 
-    A subclass names its settings, `class Gan(PenalisedLoss, settings=GanLossConfig)`, and is then
-    found by them. Its state (k_t, log Z) are buffers: it lives on the device and is part of
+    A subclass names its settings, `class Wgan(WassersteinLoss, settings=WganLossConfig)`, and is
+    then found by them. Its state (k_t, log Z) are buffers: it lives on the device and is part of
     `state_dict`.
     """
 
@@ -52,6 +52,7 @@ class Loss(nn.Module):
     chance: ClassVar[float | None] = None  # L_D of a discriminator that cannot tell, if it is fixed
     by_image: ClassVar[bool] = False  # whether each image counts in L_D and L_G by its value alone
     n_critic = 1  # steps of the discriminator for one of the generator
+    pack = 1  # images that the discriminator judges together
     separate_latents = False  # whether D's fakes have latents of their own
 
     def __init_subclass__(cls, settings: type[LossConfig] | None = None) -> None:
@@ -95,6 +96,14 @@ class Loss(nn.Module):
         """Return a further part of L_D, a scalar, that needs passes of its own, or None."""
         return None
 
+    def slopes(self, discriminator: nn.Module, images: Tensor) -> Tensor:
+        """Return the gradients of the sum of the values of images (N, C, H, W), for all the pixels
+        of each pack: (N / pack, pack C H W). They can be differentiated again."""
+        v = images.requires_grad_()
+        values = self.values(discriminator(v), v)
+        (slopes,) = torch.autograd.grad(values.sum(), v, create_graph=True)
+        return slopes.reshape(len(values), -1)
+
     def constrain(self, discriminator: nn.Module) -> None:
         """Constrain the discriminator's weights after each of its steps."""
 
@@ -117,10 +126,34 @@ def build(c: LossConfig, image_shape: tuple[int, int, int]) -> Loss:
     return class_of(c)(c, image_shape)
 
 
+class PenalisedLoss(Loss):
+    """A loss whose L_D gains a penalty on the slope of the discriminator at real images."""
+
+    EVERY = 4  # one image in four is penalised: the pass costs several others
+
+    def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
+        """Return r1 / 2 E|grad v(x)|^2, where v is the logit or energy, or None if r1 is 0.
+
+        1801.04406, equation 9. The mean is over one image in four, or one pack of images that D
+        judges together; over all if four do not divide their number.
+        """
+        if self.c.r1 == 0:
+            return None
+        packs = x.detach().unflatten(0, (-1, self.pack))
+        if len(packs) % self.EVERY == 0:
+            packs = packs[:: self.EVERY]
+        slopes = self.slopes(discriminator, packs.flatten(0, 1))
+        return self.c.r1 / 2 * slopes.square().sum() / len(packs)
+
+
 class ScoreLoss(Loss):
     """A loss whose discriminator gives each image a logit f."""
 
     critic = "score"
+
+    def __init__(self, c: Any, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(c, image_shape)
+        self.pack = getattr(c, "pack", 1)  # bgan_discrete has none
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Tensor)
@@ -138,26 +171,6 @@ class LogisticLoss(ScoreLoss):
 
     def fake(self, values: Tensor) -> Tensor:
         return F.softplus(values).mean()
-
-
-class PenalisedLoss(LogisticLoss):
-    """A logistic loss whose L_D gains a penalty on the slope of f at real images."""
-
-    EVERY = 4  # one image in four is penalised: the pass costs several others
-
-    def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
-        """Return r1 / 2 E|grad f(x)|^2 (1801.04406, equation 9), or None if r1 is 0.
-
-        The mean is over one image in four, or one pack of images that D judges together; over all
-        if four do not divide their number.
-        """
-        if self.c.r1 == 0:
-            return None
-        packs = x.detach().unflatten(0, (-1, self.c.pack))
-        if len(packs) % self.EVERY == 0:
-            packs = packs[:: self.EVERY]
-        slopes = _slopes(discriminator, packs.flatten(0, 1), self.c.pack)
-        return self.c.r1 / 2 * slopes.square().sum() / len(packs)
 
 
 class AutoencoderLoss(Loss):
@@ -306,7 +319,7 @@ def equilibrium(gamma: float, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     return {"balance": balance, "convergence": real.mean() + balance.abs()}
 
 
-class Ebgan(AutoencoderLoss, settings=EbganLossConfig):
+class Ebgan(PenalisedLoss, AutoencoderLoss, settings=EbganLossConfig):
     """EBGAN (1609.03126, equations 1 and 2): a hinge on each fake image's energy, then the mean.
 
     L_D = E(x) + [m - E(g)]+, L_G = E(g), E(v) = ||v - D(v)||_2 over an image's pixels.
@@ -356,14 +369,14 @@ class EbganPt(Ebgan, settings=EbganPtLossConfig):
         return f"raise loss.pt_weight={run.loss.pt_weight:g}, or {other}"
 
 
-class Gan(PenalisedLoss, settings=GanLossConfig):
+class Gan(PenalisedLoss, LogisticLoss, settings=GanLossConfig):
     """GAN (1406.2661) on logits; the generator's loss is non-saturating unless told otherwise."""
 
     def generator(self, values: Tensor, output: Tensor | Reconstruction) -> Tensor:
         return -F.softplus(values).mean() if self.c.saturating else F.softplus(-values).mean()
 
 
-class Bgan(PenalisedLoss, settings=BganLossConfig):
+class Bgan(PenalisedLoss, LogisticLoss, settings=BganLossConfig):
     """BGAN (1702.08431, section 3): L_D is GAN's; L_G = 1/2 E[f^2], or 1/2 E[(f - log Z)^2].
 
     log D - log(1 - D) is f itself, so no logarithm of a sigmoid is taken. log Z is a moving average
@@ -456,20 +469,12 @@ class WganGp(WassersteinLoss, settings=WganGpLossConfig):
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """Return lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, with e ~ U[0, 1] drawn for
         each image, or for each pack of images that D judges together."""
-        packs = len(x) // self.c.pack * ranks.size()  # everyone draws for all
+        packs = len(x) // self.pack * ranks.size()  # everyone draws for all
         e = ranks.share(torch.rand(packs, 1, 1, 1, dtype=x.dtype, device=x.device))
-        e = e.repeat_interleave(self.c.pack, 0, output_size=len(x))
-        slopes = _slopes(discriminator, torch.lerp(g.detach(), x, e), self.c.pack)
+        e = e.repeat_interleave(self.pack, 0, output_size=len(x))
+        slopes = self.slopes(discriminator, torch.lerp(g.detach(), x, e))
         norm = torch.linalg.vector_norm(slopes, dim=1)
         return self.c.gp_weight * (norm - 1).square().mean()
-
-
-def _slopes(discriminator: nn.Module, images: Tensor, pack: int) -> Tensor:
-    """Return the gradients of the sum of f over the packs of images (N, C, H, W), for all the
-    pixels of each pack: (N / pack, pack C H W). They can be differentiated again."""
-    v = images.requires_grad_()
-    (slopes,) = torch.autograd.grad(_full(discriminator(v)).sum(), v, create_graph=True)
-    return slopes.reshape(len(v) // pack, -1)
 
 
 def pulling_away(code: Tensor) -> Tensor:

@@ -223,6 +223,7 @@ def upgrade(config: dict[str, Any]) -> None:
         model.setdefault("code_norm", False)
     if isinstance(dataset, dict):
         dataset.setdefault("r1", 0.0)
+        dataset.setdefault("margin", 10)
     if not isinstance(loss, dict):
         return
     if loss.get("energy") == "relative":
@@ -231,7 +232,7 @@ def upgrade(config: dict[str, Any]) -> None:
         loss["name"] = "began_paper"
     if loss.get("name") in ("ebgan", "ebgan_pt") and loss.get("margin") != "following":
         loss["gamma"] = None
-    if loss.get("name") in ("gan", "bgan"):
+    if loss.get("name") in ("gan", "bgan", "ebgan", "ebgan_pt"):
         loss.setdefault("r1", 0.0)
     for name in ("content_floor", "margin_steps"):
         loss.pop(name, None)

@@ -20,7 +20,7 @@ from began_cli.settings.fields import COMMANDS, GROUPS
 from began_cli.settings.train import TrainConfig  # also registers every schema
 
 OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
-OmegaConf.register_new_resolver("when", lambda a, b, c: c if a == b else None, replace=True)
+OmegaConf.register_new_resolver("when", lambda a, b, c, d=None: c if a == b else d, replace=True)
 
 
 def file_name(text: str) -> str:

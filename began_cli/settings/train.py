@@ -7,6 +7,7 @@ in its range.
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from began_cli.errors import UserError
 from began_cli.settings import checks
@@ -26,6 +27,13 @@ class LossConfig:
 
 
 _GAMMA = "only loss=began, began_paper and loss.margin=following compare the energies by a ratio"
+_R1 = "only loss=gan, bgan, ebgan and ebgan_pt have it; wgan_gp has loss.gp_weight"
+_MARGIN = Rule(
+    lambda value: (
+        value == "following" or (isinstance(value, int | float) and above_zero().holds(value))
+    ),
+    "a number above 0, or following",
+)
 
 
 @option("loss", "began")
@@ -58,15 +66,10 @@ class BeganPaperLossConfig(BeganUnbalancedLossConfig):
 @option("loss", "ebgan")
 class EbganLossConfig(LossConfig):
     margin: int | float | str = setting(
-        Rule(
-            lambda value: (
-                value == "following" or (not isinstance(value, str) and above_zero().holds(value))
-            ),
-            "a number above 0, or following",
-        ),
-        only="only loss=ebgan and ebgan_pt have a margin that can be set",
+        _MARGIN, only="only loss=ebgan and ebgan_pt have a margin that can be set"
     )
     gamma: float | None = setting(above_zero(), only=_GAMMA)
+    r1: float = setting(from_zero(), only=_R1)
 
     def check(self, run: "TrainConfig") -> None:
         follows = self.margin == "following"
@@ -107,9 +110,7 @@ class ScoreLossConfig(LossConfig):
 
 @dataclass(slots=True)
 class PenalisedLossConfig(ScoreLossConfig):
-    r1: float = setting(
-        from_zero(), only="only loss=gan and bgan have it; wgan_gp has loss.gp_weight"
-    )
+    r1: float = setting(from_zero(), only=_R1)
 
 
 @option("loss", "gan")
@@ -210,6 +211,7 @@ class DatasetConfig:
     channels: int = setting()
     width: int = setting(at_least(1))
     r1: float = setting(from_zero())
+    margin: Any = setting(_MARGIN)  # int | float | str: OmegaConf cannot expand a union here
     device: str = setting(checks.device("auto"), resumable=True)
 
     @property

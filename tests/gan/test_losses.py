@@ -229,6 +229,19 @@ def test_r1_of_a_linear_critic_is_the_square_of_its_weights(loss):
     assert make(f"loss={loss}", "loss.r1=0").penalty(critic, x, x) is None
 
 
+@pytest.mark.parametrize("loss", ["ebgan", "ebgan_pt"])
+def test_r1_of_an_autoencoder_is_the_square_of_the_slope_of_its_energy(loss):
+    """Where D(v) = v / 4, E(v) is 3/4 |v|, and its slope 3/4."""
+
+    def critic(v):
+        return losses.Reconstruction(v / 4, v.flatten(1))
+
+    x = torch.rand(8, 1, 16, 16)
+    penalty = make(f"loss={loss}", "loss.r1=4").penalty(critic, x, x)
+    torch.testing.assert_close(penalty, torch.tensor(2 * 0.75**2))
+    assert make(f"loss={loss}", "loss.r1=0").penalty(critic, x, x) is None
+
+
 def test_losses_reduce_in_single_precision():
     half = torch.full((4,), 3e4, dtype=torch.float16)
     assert torch.isfinite(make("loss=bgan").generator(make("loss=bgan").values(half, half), half))

@@ -212,7 +212,7 @@ def test_files_that_are_not_ours(tmp_path, content):
             {"name": "began", "energy": "l1", "content_floor": 0.05, "lambda_k": 0.001},
             {"name": "began_paper", "energy": "l1", "lambda_k": 0.001},
         ),
-        ({"name": "ebgan", "margin": 3.5, "margin_steps": 9}, {"margin": 3.5, "gamma": None}),
+        ({"name": "ebgan", "margin": 3.5, "margin_steps": 9}, {"gamma": None, "r1": 0.0}),
         ({"name": "ebgan", "margin": 10, "gamma": 1.25}, {"margin": 10, "gamma": None}),
         (
             {"name": "ebgan_pt", "margin": "following", "gamma": 1.5},
@@ -231,7 +231,7 @@ def test_settings_of_earlier_runs_get_todays_names(tmp_path, old, new):
     assert new.items() <= read["config"]["loss"].items()
     assert not {"content_floor", "margin_steps"} & read["config"]["loss"].keys()
     assert read["config"]["model"] == {"name": "dcgan", "code_norm": False}
-    assert read["config"]["dataset"] == {"name": "mnist", "r1": 0.0}
+    assert read["config"]["dataset"] == {"name": "mnist", "r1": 0.0, "margin": 10}
     assert read["loss"] == {"k_t": 0.5}
 
 

@@ -8,9 +8,9 @@ from began_cli.settings.parse import flatten, to_plain
 
 FROZEN = """
     accumulate batch_size checkpoint_every compile dataset.channels dataset.device dataset.fallback
-    dataset.flip dataset.image_size dataset.name dataset.r1 dataset.root dataset.width device
-    devices disk_full dry_run ema.decay evaluate_every evaluation.extractor evaluation.n
-    evaluation.score evaluation.weights graph
+    dataset.flip dataset.image_size dataset.margin dataset.name dataset.r1 dataset.root
+    dataset.width device devices disk_full dry_run ema.decay evaluate_every evaluation.extractor
+    evaluation.n evaluation.score evaluation.weights graph
     log_every loss.energy loss.gamma loss.k_0 loss.k_max loss.k_min
     loss.lambda_k loss.name loss.separate_latents model.carry_steps model.code_dim model.code_norm
     model.first_stage model.gain model.init model.latent_dim model.name model.output model.residual
@@ -26,6 +26,21 @@ def test_names_of_the_settings_are_frozen():
     """People and scripts type them."""
     cfg = settings("train", "loss=began_paper")
     assert sorted(flatten(to_plain(cfg))) == FROZEN.split()
+
+
+@pytest.mark.parametrize("loss", ["ebgan", "ebgan_pt"])
+def test_the_margin_suits_the_data(loss):
+    """With it comes the penalty: the paper's fixed margin has none."""
+
+    def values(*line):
+        c = settings("train", f"loss={loss}", *line).loss
+        return c.margin, c.gamma, c.r1
+
+    assert values("dataset=mnist") == (10, None, 0)
+    assert values("dataset=avatars") == ("following", 1.5, 1)
+    assert values("dataset=avatars", "loss.margin=10") == (10, None, 0)
+    assert values("dataset=mnist", "loss.margin=following", "loss.gamma=2") == ("following", 2, 1)
+    assert values("dataset=stacked_mnist") == ("following", 1.5, 0)
 
 
 @pytest.mark.parametrize("loss", ["gan", "bgan"])
