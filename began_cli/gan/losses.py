@@ -331,8 +331,9 @@ class Ebgan(PenalisedLoss, AutoencoderLoss, settings=EbganLossConfig):
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Reconstruction)
+        # The second derivative of vector_norm, which the penalty takes, is NaN at an error of 0.
         error = _full(images) - _full(output.images)
-        return torch.linalg.vector_norm(error.flatten(1), dim=1)
+        return (error.flatten(1).square().sum(1) + 1e-12).sqrt()
 
     def prepare(self, images: Tensor) -> None:
         if self.hinge:

@@ -242,6 +242,16 @@ def test_r1_of_an_autoencoder_is_the_square_of_the_slope_of_its_energy(loss):
     assert make(f"loss={loss}", "loss.r1=0").penalty(critic, x, x) is None
 
 
+def test_r1_of_an_image_without_an_error_has_a_gradient():
+    weight = torch.ones((), requires_grad=True)
+
+    def critic(v):
+        return losses.Reconstruction(v * weight, v.flatten(1))
+
+    make("loss=ebgan", "loss.r1=4").penalty(critic, torch.rand(8, 1, 16, 16), None).backward()
+    assert weight.grad == 0
+
+
 def test_losses_reduce_in_single_precision():
     half = torch.full((4,), 3e4, dtype=torch.float16)
     assert torch.isfinite(make("loss=bgan").generator(make("loss=bgan").values(half, half), half))
