@@ -37,10 +37,10 @@ def test_the_margin_suits_the_data(loss):
         return c.margin, c.gamma, c.r1
 
     assert values("dataset=mnist") == (10, None, 0)
-    assert values("dataset=avatars") == ("following", 1.5, 1)
+    assert values("dataset=avatars") == ("following", 2, 1)
     assert values("dataset=avatars", "loss.margin=10") == (10, None, 0)
-    assert values("dataset=mnist", "loss.margin=following", "loss.gamma=2") == ("following", 2, 1)
-    assert values("dataset=stacked_mnist") == ("following", 1.5, 0)
+    assert values("dataset=mnist", "loss.margin=following", "loss.gamma=3") == ("following", 3, 1)
+    assert values("dataset=stacked_mnist") == ("following", 2, 0)
 
 
 @pytest.mark.parametrize("loss", ["gan", "bgan"])

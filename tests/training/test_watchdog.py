@@ -77,7 +77,7 @@ def test_a_floor_that_was_chosen_may_be_rested_on():
         ("loss=ebgan_pt", "raise loss.pt_weight=0.1, or use loss.margin=following"),
         (
             "loss=ebgan_pt loss.margin=following",
-            "raise loss.pt_weight=0.1, or raise loss.gamma=1.5, or optimizer.lr_d while k_t is 0",
+            "raise loss.pt_weight=0.1, or raise loss.gamma=2, or optimizer.lr_d while k_t is 0",
         ),
     ],
 )
