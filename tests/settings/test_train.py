@@ -40,7 +40,8 @@ def test_the_margin_suits_the_data(loss):
     assert values("dataset=avatars") == ("following", 2, 1)
     assert values("dataset=avatars", "loss.margin=10") == (10, None, 0)
     assert values("dataset=mnist", "loss.margin=following", "loss.gamma=3") == ("following", 3, 1)
-    assert values("dataset=stacked_mnist") == ("following", 2, 0)
+    assert values("dataset=avatars", "loss.r1=0") == ("following", 1.5, 0)
+    assert values("dataset=stacked_mnist") == ("following", 1.5, 0)
 
 
 @pytest.mark.parametrize("loss", ["gan", "bgan"])
