@@ -52,7 +52,6 @@ class Loss(nn.Module):
     chance: ClassVar[float | None] = None  # L_D of a discriminator that cannot tell, if it is fixed
     by_image: ClassVar[bool] = False  # whether each image counts in L_D and L_G by its value alone
     n_critic = 1  # steps of the discriminator for one of the generator
-    pack = 1  # images that the discriminator judges together
     separate_latents = False  # whether D's fakes have latents of their own
 
     def __init_subclass__(cls, settings: type[LossConfig] | None = None) -> None:
@@ -139,7 +138,7 @@ class PenalisedLoss(Loss):
         """
         if self.c.r1 == 0:
             return None
-        packs = x.detach().unflatten(0, (-1, self.pack))
+        packs = x.detach().unflatten(0, (-1, self.c.images_a_value))
         if len(packs) % self.EVERY == 0:
             packs = packs[:: self.EVERY]
         slopes = self.slopes(discriminator, packs.flatten(0, 1))
@@ -150,10 +149,6 @@ class ScoreLoss(Loss):
     """A loss whose discriminator gives each image a logit f."""
 
     critic = "score"
-
-    def __init__(self, c: Any, image_shape: tuple[int, int, int]) -> None:
-        super().__init__(c, image_shape)
-        self.pack = getattr(c, "pack", 1)  # bgan_discrete has none
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Tensor)
@@ -470,9 +465,9 @@ class WganGp(WassersteinLoss, settings=WganGpLossConfig):
     def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         """Return lambda E[(|grad f(v)|_2 - 1)^2] at v = e x + (1 - e) g, with e ~ U[0, 1] drawn for
         each image, or for each pack of images that D judges together."""
-        packs = len(x) // self.pack * ranks.size()  # everyone draws for all
+        packs = len(x) // self.c.pack * ranks.size()  # everyone draws for all
         e = ranks.share(torch.rand(packs, 1, 1, 1, dtype=x.dtype, device=x.device))
-        e = e.repeat_interleave(self.pack, 0, output_size=len(x))
+        e = e.repeat_interleave(self.c.pack, 0, output_size=len(x))
         slopes = self.slopes(discriminator, torch.lerp(g.detach(), x, e))
         norm = torch.linalg.vector_norm(slopes, dim=1)
         return self.c.gp_weight * (norm - 1).square().mean()

@@ -23,7 +23,6 @@ from began_cli.settings.train import (
     DcganModelConfig,
     MlpModelConfig,
     ModelConfig,
-    ScoreLossConfig,
     TrainConfig,
 )
 
@@ -228,7 +227,7 @@ def build_discriminator(cfg: TrainConfig, device: torch.device) -> nn.Module:
     """Return the discriminator that the settings name, with fresh weights: an `Autoencoder` or a
     `Score`, as the loss asks."""
     model, kind = cfg.model, losses.class_of(cfg.loss)
-    pack = cfg.loss.pack if isinstance(cfg.loss, ScoreLossConfig) else 1
+    pack = cfg.loss.images_a_value
     family = _family(model, cfg.dataset, device, pack)
     dropout = model.dropout if isinstance(model, MlpModelConfig) else 0.0
     norm = BatchNorm2d if kind.batch_norm else layer_norm

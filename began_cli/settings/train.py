@@ -22,6 +22,11 @@ from began_cli.settings.fields import command, names_with, option, setting
 class LossConfig:
     name: str = setting()
 
+    @property
+    def images_a_value(self) -> int:
+        """How many images the discriminator judges together."""
+        return 1
+
     def check(self, run: "TrainConfig") -> None:
         """Raise UserError if the loss does not fit the other settings of the run."""
 
@@ -102,6 +107,10 @@ class ScoreLossConfig(LossConfig):
         only="only score discriminators judge images together: loss=gan, bgan, wgan or wgan_gp",
     )
 
+    @property
+    def images_a_value(self) -> int:
+        return self.pack
+
     def check(self, run: "TrainConfig") -> None:
         n = run.images_a_device
         wants = f"a number that divides the {n} images at once"
@@ -109,17 +118,17 @@ class ScoreLossConfig(LossConfig):
 
 
 @dataclass(slots=True)
-class PenalisedLossConfig(ScoreLossConfig):
+class PenalisedScoreLossConfig(ScoreLossConfig):
     r1: float = setting(from_zero(), only=_R1)
 
 
 @option("loss", "gan")
-class GanLossConfig(PenalisedLossConfig):
+class GanLossConfig(PenalisedScoreLossConfig):
     saturating: bool = setting()
 
 
 @option("loss", "bgan")
-class BganLossConfig(PenalisedLossConfig):
+class BganLossConfig(PenalisedScoreLossConfig):
     log_z: bool = setting()
     log_z_decay: float = setting(fraction())
 

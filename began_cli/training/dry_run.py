@@ -26,7 +26,7 @@ from began_cli.device import (
 from began_cli.gan import graph
 from began_cli.gan.build import build
 from began_cli.gan.flops import count_flops
-from began_cli.settings.train import ScoreLossConfig, TrainConfig
+from began_cli.settings.train import TrainConfig
 from began_cli.terminal import plural, say
 from began_cli.training.loop import CHECKPOINTS
 from began_cli.training.setup import build_parts
@@ -137,8 +137,7 @@ def time_steps(step: Callable[[], object], steps: int, device: torch.device) -> 
 
 def smaller_settings(cfg: TrainConfig) -> list[TrainConfig]:
     """Return settings of ever larger steps: narrow networks, small batches, and last `cfg`."""
-    pack = cfg.loss.pack if isinstance(cfg.loss, ScoreLossConfig) else 1
-    batch_size = min(2 * cfg.accumulate * pack, cfg.batch_size)
+    batch_size = min(2 * cfg.accumulate * cfg.loss.images_a_value, cfg.batch_size)
     widths = sorted({max(1, cfg.model.width // share) for share in (8, 4, 2, 1)})
     narrow = [
         dataclasses.replace(

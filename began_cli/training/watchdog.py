@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from began_cli.gan import losses
-from began_cli.settings.train import BeganPaperLossConfig, PenalisedLossConfig, TrainConfig
+from began_cli.settings.train import BeganPaperLossConfig, PenalisedScoreLossConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Watchdog:
         chance = self.loss.chance
         holds = chance is not None and self._loss_d[-1] > chance - 0.002 * max(1.0, chance)
         advice = "the discriminator no longer tells real from fake; "
-        if isinstance(self.c.loss, PenalisedLossConfig) and self.c.loss.r1:
+        if isinstance(self.c.loss, PenalisedScoreLossConfig) and self.c.loss.r1:
             advice += f"lower loss.r1={self.c.loss.r1:g}, or "
         advice += f"raise optimizer.lr_d={self.c.optimizer.lr_d:g} "
         advice += f"or model.width={self.c.model.width}"

@@ -212,7 +212,10 @@ def test_files_that_are_not_ours(tmp_path, content):
             {"name": "began", "energy": "l1", "content_floor": 0.05, "lambda_k": 0.001},
             {"name": "began_paper", "energy": "l1", "lambda_k": 0.001},
         ),
-        ({"name": "ebgan", "margin": 3.5, "margin_steps": 9}, {"gamma": None, "r1": 0.0}),
+        (
+            {"name": "ebgan", "margin": 3.5, "margin_steps": 9},
+            {"margin": 3.5, "gamma": None, "r1": 0.0},
+        ),
         ({"name": "ebgan", "margin": 10, "gamma": 1.25}, {"margin": 10, "gamma": None}),
         (
             {"name": "ebgan_pt", "margin": "following", "gamma": 1.5},
