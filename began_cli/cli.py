@@ -124,7 +124,8 @@ def _run(command: str, line: list[str]) -> None:
         if task.crashed or isinstance(error, BrokenPipeError):
             raise
         if isinstance(error, OSError) and not isinstance(error, HydraException):
-            _fail(who, f"cannot write to {error.filename}: {error.strerror}")
+            advice = "use out=FOLDER or another working directory"
+            _fail(who, f"cannot write to {error.filename} ({error.strerror}); {advice}")
         resumes = any(word.startswith("resume=") for word in overrides)
         _fail(who, describe(error, CONF, resumes))
     if folder and (found := folder / "optimization_results.yaml").exists():

@@ -136,16 +136,24 @@ def place_images(images: Tensor, where: str, device: torch.device) -> Tensor:
     `auto` is the training device if they fit into a third of its free memory, else main memory.
     Raise UserError for any other device than these two.
     """
-    if where == "auto":
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            return images.to(device) if images.nbytes < free / 3 else images
-        return images
+    if where != "auto":
+        return images.to(pick_storage(where, device))
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return images.to(device) if images.nbytes < free / 3 else images
+    return images
+
+
+def pick_storage(where: str, device: torch.device) -> torch.device:
+    """Return the device that `dataset.device=where` names, if it is not `auto`.
+
+    Raise UserError if it is neither the training device nor the CPU.
+    """
     held = device if where == device.type else torch.device(where)
     if held not in (device, torch.device("cpu")):
         choices = "auto or cpu" if device.type == "cpu" else f"auto, {device} or cpu"
         raise UserError(f"dataset.device={where}: the run is on device={device}; use {choices}")
-    return images.to(held)
+    return held
 
 
 def wait(device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Atomic writes, output folders, downloads with a time limit, and the cache folder."""
 
+import lzma
 import os
 import secrets
 import socket
@@ -7,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from began_cli.errors import UserError
+from safetensors import SafetensorError
+
+from began_cli.errors import UserError, reason
 
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
@@ -85,6 +88,18 @@ def writing(out: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"out={out}: cannot write {error.filename or 'there'} ({error.strerror or error})"
+        ) from None
+
+
+@contextmanager
+def shipped(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that comes with began. Turn errors in reading it into UserErrors."""
+    try:
+        yield path
+    except (OSError, EOFError, ValueError, lzma.LZMAError, SafetensorError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or reason(error)
+        raise UserError(
+            f"{path}: comes with began, and cannot be read ({why}); install began again"
         ) from None
 
 

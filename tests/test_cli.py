@@ -28,6 +28,7 @@ def test_version(began):
 BAD = {
     "trian": "no command 'trian' (did you mean train?)",
     "train device=cuda:99": "device=cuda:99",
+    "train dataset=ring dataset.device=mps device=cpu": "the run is on device=cpu; use auto or cpu",
     "train dataset=folder dataset.root=nowhere": "dataset.root=nowhere: no such folder",
     "train dataset.fallback=false": "cannot be downloaded",
     "train dataset=fashion_mnist": "cannot be downloaded",
@@ -37,7 +38,7 @@ BAD = {
     "train -m steps=1,foo": "steps=foo: wants a whole number",
     "train -m steps=1,-1": "steps=-1: wants",
     "train -m --cfg job": "Only one of",
-    "train hydra.run.dir=/proc/none/run steps=1": "/proc/none",
+    "train hydra.run.dir=/proc/none/run steps=1": "use out=FOLDER or another working directory",
     "train recipe=null": "recipe=null: wants one of avatars, avatars64, cifar10",
     "train -m recipe=mnist,null": "; for none, leave it out",
     "train loss=null": "loss=null: wants one of began, began_paper",

@@ -3,8 +3,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
+from began_cli.data import avatars
 from began_cli.errors import UserError
+from began_cli.evaluation import features
 from began_cli.files import ending_of, output_file, output_folder, replacing, writing
 
 
@@ -63,6 +66,22 @@ def test_an_error_of_the_system_names_out(tmp_path):
     why = r"^out=here: cannot write .*gone/x \(No such file"
     with pytest.raises(UserError, match=why), writing(Path("here")):
         (tmp_path / "gone" / "x").write_text("")
+
+
+def test_a_damaged_file_of_began_is_named(tmp_path, monkeypatch):
+    whole = (avatars.FOLDER / "test.npy.xz").read_bytes()
+    monkeypatch.setattr(avatars, "FOLDER", tmp_path)
+    for content in (None, b"", whole[:100_000], whole[:-9] + bytes(9), b"no archive"):
+        if content is not None:
+            (tmp_path / "test.npy.xz").write_bytes(content)
+        with pytest.raises(UserError, match=r"test.npy.xz: comes with began, and .+ install began"):
+            avatars.read("test", 16)
+    monkeypatch.setattr(features, "HOME", tmp_path)
+    for content in (None, b"no weights"):
+        if content is not None:
+            (tmp_path / "mnist-cnn.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match=r"mnist-cnn.safetensors: comes with began, and"):
+            features.build("mnist-cnn", None, (1, 32, 32), False, torch.device("cpu"))
 
 
 def test_a_name_with_an_ending_is_a_file_and_without_a_folder(tmp_path):

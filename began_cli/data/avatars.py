@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from began_cli.files import shipped
+
 FOLDER = Path(__file__).parent / "avatars"
 Split = Literal["train", "test"]
 CHUNK = 500  # images held at their full size at a time: all of them are 246 MB
@@ -22,7 +24,7 @@ def read(split: Split, size: int) -> Tensor:
     """
     if split not in get_args(Split) or size not in (16, 32, 64):
         raise ValueError(f"read({split!r}, {size!r}): wants train or test, and 16, 32 or 64")
-    with lzma.open(FOLDER / f"{split}.npy.xz") as opened:
+    with shipped(FOLDER / f"{split}.npy.xz") as path, lzma.open(path) as opened:
         file = cast(BinaryIO, opened)
         np.lib.format.read_magic(file)
         (count, side, *_), _, _ = np.lib.format.read_array_header_1_0(file)
@@ -55,6 +57,6 @@ def read_attributes(split: Split) -> Tensor:
     A column is an attribute and a number one of its values, in the order of
     `evaluation.avatars_classifier.ATTRIBUTES`.
     """
-    with lzma.open(FOLDER / f"{split}-attributes.npy.xz") as file:
+    with shipped(FOLDER / f"{split}-attributes.npy.xz") as path, lzma.open(path) as file:
         numbers = np.lib.format.read_array(cast(BinaryIO, file))
     return torch.from_numpy(numbers.astype(np.int64))

@@ -22,7 +22,7 @@ from began_cli.evaluation.attributes import label_combinations
 from began_cli.evaluation.avatars_classifier import AvatarsClassifier
 from began_cli.evaluation.classifier import CLASSES, FEATURES, Classifier
 from began_cli.evaluation.coverage import label_classes
-from began_cli.files import downloading
+from began_cli.files import downloading, shipped
 from began_cli.images import to_grey
 
 HOME = Path(__file__).parent
@@ -170,10 +170,11 @@ def hash_file(path: Path) -> str:
 
 
 def _load_shipped(name: str, per_channel: bool, device: torch.device) -> Extractor:
-    data = (HOME / f"{name}.safetensors").read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
     model = AvatarsClassifier() if name == "avatars-cnn" else Classifier()
-    model.load_state_dict(load(data))
+    with shipped(HOME / f"{name}.safetensors") as path:
+        data = path.read_bytes()
+        model.load_state_dict(load(data))
+    digest = hashlib.sha256(data).hexdigest()
     model.to(device).eval().requires_grad_(False)
     if isinstance(model, AvatarsClassifier):
         return Extractor(name, digest, model, 3, mode_labels=label_combinations, attributes=True)

@@ -165,11 +165,11 @@ def read(ckpt: str | None, setting: str = "ckpt") -> tuple[Path, dict[str, Any],
     paths = find_candidates(ckpt, setting)
     for path in paths:
         try:
-            return path, load(path, setting), skipped
+            return path, load(path, setting), [f"{why}; using the one before" for why in skipped]
         except UserError as error:
             if len(paths) == 1:
                 raise
-            skipped.append(f"{error}; using the one before")
+            skipped.append(str(error))
     raise UserError(f"{setting}={ckpt}: none of its checkpoints can be read; {skipped[0]}")
 
 

@@ -18,6 +18,7 @@ from began_cli.data.sources import Source
 from began_cli.device import (
     pick_device,
     pick_precision,
+    pick_storage,
     place_images,
     reuse_memory,
     set_precision,
@@ -95,8 +96,13 @@ def claim_folder(run: Path) -> Iterator[None]:
 
 
 def pick_own_device(cfg: TrainConfig) -> torch.device:
-    """Return the device of this process, made the current one if it is a GPU."""
+    """Return the device of this process, made the current one if it is a GPU.
+
+    Raise UserError if the images cannot be stored where `dataset.device` says.
+    """
     device = pick_device(cfg.device)
+    if cfg.dataset.device != "auto":
+        pick_storage(cfg.dataset.device, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # its random state is the one that is saved
     return device

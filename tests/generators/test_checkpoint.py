@@ -132,6 +132,19 @@ def test_a_file_cut_short_is_refused(tmp_path, tenth):
         checkpoint.load(path)
 
 
+def test_the_checkpoint_before_a_damaged_one_is_used_if_it_is_whole(tmp_path):
+    older, newer = (checkpoint.path_for(tmp_path, step) for step in (3, 4))
+    for path in (older, newer):
+        checkpoint.save(path, state())
+    newer.write_bytes(newer.read_bytes()[:1000])
+    path, _, (warning,) = checkpoint.read(str(tmp_path))
+    assert path == older
+    assert warning.endswith("cut short; using the one before")
+    older.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of its checkpoints can be read; .* cut short$"):
+        checkpoint.read(str(tmp_path))
+
+
 class FailingFile:
     """A file whose n-th write fails; counts them."""
 
