@@ -135,5 +135,5 @@ def choose_scores(
     if not may_copy(asked, count, extractor):
         slow = f"{extractor.name} on {count:,} training images takes long; "
         missing |= dict.fromkeys(COPYING, slow + "scores=all computes it")
-    notes = [f"{name} is left out: {why}" for name, why in missing.items() if name not in asked]
+    notes = [f"'{name}' is left out: {why}" for name, why in missing.items() if name not in asked]
     return [name for name in SCORES if name not in missing or name in asked], notes

@@ -166,7 +166,7 @@ def test_a_checkpoint_alone(began, tiny_run, tmp_path):
 def test_pixels_have_no_inception_score_but_the_classes_are_known(began, tiny_run):
     code, out, _ = began("evaluate", f"ckpt={tiny_run}", *FEW, "extractor=pixels")
     assert code == 0
-    assert "is is left out: pixels gives no classes" in out
+    assert "'is' is left out: pixels gives no classes" in out
     (record,) = evaluations(tiny_run)
     assert set(record["scores"]) == {*checks.SCORES, "modes_kl"} - {"is"}
     assert "modes[mnist-cnn@" in out  # by the classifier, whatever the extractor
@@ -239,7 +239,7 @@ def test_modes_of_data_without_a_classifier(began, tmp_path):
     few = ("n=10", "kid_subset=5", "bins=2", "k=2", "extractor=pixels")
     code, out, err = began("evaluate", "ckpt=r", *few)
     assert code == 0, err
-    assert "modes is left out: dataset=folder has no classifier" in out
+    assert "'modes' is left out: dataset=folder has no classifier" in out
     assert {"modes", "is"} & set(evaluations(tmp_path / "r")[0]["scores"]) == set()
     code, _, err = began("evaluate", "ckpt=r", *few, "scores=modes")
     assert code == 2

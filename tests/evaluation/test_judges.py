@@ -82,6 +82,6 @@ def test_copies_are_looked_for_among_few_images_or_if_asked_for():
     lacking = {"c_t": "no test images"}
     wanted, notes = choose_scores(["auto"], "mnist", PIXELS, 5, lacking)
     assert "c_t" not in wanted
-    assert "c_t is left out: no test images" in notes
+    assert "'c_t' is left out: no test images" in notes
     with pytest.raises(UserError, match="scores=c_t: no test images"):
         choose_scores(["c_t"], "mnist", PIXELS, 5, lacking)
