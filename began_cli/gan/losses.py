@@ -240,10 +240,10 @@ class BeganLoss(AutoencoderLoss):
             return error.abs().mean(1)
         if self.c.energy == "l2":
             return error.square().mean(1)
-        return torch.linalg.vector_norm(error, dim=1) / math.sqrt(error.shape[1])
+        return _norms(error) / math.sqrt(error.shape[1])
 
 
-class Began(BeganLoss, settings=BeganLossConfig):
+class Began(PenalisedLoss, BeganLoss, settings=BeganLossConfig):
     """BEGAN with a following margin (docs/margin.md): L_D = L(x) + `FollowingMargin`, L_G = L(g).
 
     Where 1703.10717 raises the mean energy of the fakes by a controlled weight k_t, the hinge
@@ -259,6 +259,12 @@ class Began(BeganLoss, settings=BeganLossConfig):
 
     def fake(self, values: Tensor) -> Tensor:
         return self.hinge(values)
+
+    def penalty(self, discriminator: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
+        """Return `PenalisedLoss.penalty` times sqrt(C H W): for energy=norm it is EBGAN's, in units
+        of an energy that is smaller by that factor."""
+        penalty = super().penalty(discriminator, x, g)
+        return None if penalty is None else math.sqrt(x[0].numel()) * penalty
 
     def advance(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         return {**self.hinge.advance(real), **equilibrium(self.c.gamma, real, fake)}
@@ -326,9 +332,7 @@ class Ebgan(PenalisedLoss, AutoencoderLoss, settings=EbganLossConfig):
 
     def values(self, output: Tensor | Reconstruction, images: Tensor) -> Tensor:
         assert isinstance(output, Reconstruction)
-        # The second derivative of vector_norm, which the penalty takes, is NaN at an error of 0.
-        error = _full(images) - _full(output.images)
-        return (error.flatten(1).square().sum(1) + 1e-12).sqrt()
+        return _norms((_full(images) - _full(output.images)).flatten(1))
 
     def prepare(self, images: Tensor) -> None:
         if self.hinge:
@@ -492,6 +496,14 @@ def _raise_gamma(gamma: float | None) -> str:
     if gamma is None:
         return ""
     return f"raise loss.gamma={gamma:g}, or optimizer.lr_d while k_t is 0"
+
+
+def _norms(errors: Tensor) -> Tensor:
+    """Return the norm of each row; below 1e-6 it is 0, and so are its derivatives. The second one,
+    which a penalty takes, is NaN at 0 for vector_norm."""
+    squares = errors.square().sum(1)
+    positive = squares > 1e-12
+    return torch.where(positive, squares, 1).sqrt() * positive
 
 
 def _full(t: Tensor) -> Tensor:

@@ -232,7 +232,7 @@ def upgrade(config: dict[str, Any]) -> None:
         loss["name"] = "began_paper"
     if loss.get("name") in ("ebgan", "ebgan_pt") and loss.get("margin") != "following":
         loss["gamma"] = None
-    if loss.get("name") in ("gan", "bgan", "ebgan", "ebgan_pt"):
+    if loss.get("name") in ("began", "ebgan", "ebgan_pt", "gan", "bgan"):
         loss.setdefault("r1", 0.0)
     for name in ("content_floor", "margin_steps"):
         loss.pop(name, None)

@@ -32,7 +32,7 @@ class LossConfig:
 
 
 _GAMMA = "only loss=began, began_paper and loss.margin=following compare the energies by a ratio"
-_R1 = "only loss=gan, bgan, ebgan and ebgan_pt have it; wgan_gp has loss.gp_weight"
+_R1 = "only loss=began, ebgan, ebgan_pt, gan and bgan have it; wgan_gp has loss.gp_weight"
 _MARGIN = Rule(
     lambda value: (
         value == "following" or (isinstance(value, int | float) and above_zero().holds(value))
@@ -45,6 +45,7 @@ _MARGIN = Rule(
 class BeganLossConfig(LossConfig):
     energy: str = setting(one_of("l1", "l2", "norm"))
     gamma: float = setting(above_zero(), only=_GAMMA)
+    r1: float = setting(from_zero(), only=_R1)
 
 
 @option("loss", "began_unbalanced")

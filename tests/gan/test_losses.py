@@ -229,26 +229,31 @@ def test_r1_of_a_linear_critic_is_the_square_of_its_weights(loss):
     assert make(f"loss={loss}", "loss.r1=0").penalty(critic, x, x) is None
 
 
-@pytest.mark.parametrize("loss", ["ebgan", "ebgan_pt"])
-def test_r1_of_an_autoencoder_is_the_square_of_the_slope_of_its_energy(loss):
-    """Where D(v) = v / 4, E(v) is 3/4 |v|, and its slope 3/4."""
+@pytest.mark.parametrize(
+    ("loss", "unit"), [("ebgan", 1), ("ebgan_pt", 1), ("began", 16), ("began loss.energy=l1", 16)]
+)
+def test_r1_of_an_autoencoder_is_the_square_of_the_slope_of_its_energy(loss, unit):
+    """Where D(v) = v / 4, E(v) is 3/4 |v|, and its slope 3/4. L(v) = E(v) / 16, or 3/4 of the mean
+    of |v|; both have the slope 3/4 / 16, and L_D is in units of L, of a sixteenth."""
 
     def critic(v):
         return losses.Reconstruction(v / 4, v.flatten(1))
 
     x = torch.rand(8, 1, 16, 16)
-    penalty = make(f"loss={loss}", "loss.r1=4").penalty(critic, x, x)
-    torch.testing.assert_close(penalty, torch.tensor(2 * 0.75**2))
-    assert make(f"loss={loss}", "loss.r1=0").penalty(critic, x, x) is None
+    line = f"loss={loss}".split()
+    penalty = make(*line, "loss.r1=4").penalty(critic, x, x)
+    torch.testing.assert_close(penalty, torch.tensor(2 * 0.75**2 / unit))
+    assert make(*line, "loss.r1=0").penalty(critic, x, x) is None
 
 
-def test_r1_of_an_image_without_an_error_has_a_gradient():
+@pytest.mark.parametrize("loss", ["began", "ebgan"])
+def test_r1_of_an_image_without_an_error_has_a_gradient(loss):
     weight = torch.ones((), requires_grad=True)
 
     def critic(v):
         return losses.Reconstruction(v * weight, v.flatten(1))
 
-    make("loss=ebgan", "loss.r1=4").penalty(critic, torch.rand(8, 1, 16, 16), None).backward()
+    make(f"loss={loss}", "loss.r1=4").penalty(critic, torch.rand(8, 1, 16, 16), None).backward()
     assert weight.grad == 0
 
 

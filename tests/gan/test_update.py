@@ -106,7 +106,7 @@ REFERENCES = {
         lambda rg, g: norms(rg, g).mean() / 16,
     ),
     "began": (  # gamma L = 0.75, k = 0.5
-        ("began", "loss.energy=l1", "loss.gamma=1.5"),
+        ("began", "loss.energy=l1", "loss.gamma=1.5", "loss.r1=0"),
         lambda rx, x, rg, g: l1(rx, x) + 0.5 * F.relu(0.75 - l1_each(rg, g)).mean(),
         lambda rg, g: l1(rg, g),
     ),
@@ -272,17 +272,21 @@ def test_wgan_gp_equals_the_plain_reference(model):
 
 @pytest.mark.parametrize("n", [8, 6])
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", ["gan", "bgan", "ebgan following", "ebgan_pt"])
+@pytest.mark.parametrize("name", ["gan", "bgan", "began", "ebgan following", "ebgan_pt"])
 def test_r1_equals_the_plain_reference(name, model, n):
-    """Equation 9 of 1801.04406, at one real image in four, or at all if four do not divide n."""
+    """Equation 9 of 1801.04406, at one real image in four, or at all if four do not divide n.
+
+    began's energy is a mean over 256 pixels, and its penalty sqrt(256) times as large.
+    """
     overrides, loss_d, loss_g = REFERENCES[name]
     update = make(overrides[0], model, *overrides[1:], "loss.r1=3")
     x, z = batch(n)
     critic = copy.deepcopy(update.discriminator)
     v = (x[[0, 4]] if n == 8 else x).clone().requires_grad_()
-    values = norms(critic(v), v) if "ebgan" in name else critic(v)
+    energy = {"began": l1_each, "ebgan following": norms, "ebgan_pt": norms}.get(name)
+    values = energy(critic(v), v) if energy else critic(v)
     slopes = torch.autograd.grad(values.sum(), v, create_graph=True)[0]
-    penalty = 1.5 * sum((slope**2).sum() for slope in slopes) / len(v)
+    penalty = (24 if name == "began" else 1.5) * sum((slope**2).sum() for slope in slopes) / len(v)
     more = torch.autograd.grad(penalty, list(critic.parameters()), materialize_grads=True)
     d, _, grad_d, grad_g = reference(update, x, z, loss_d, loss_g)
     d = d + penalty
@@ -290,9 +294,9 @@ def test_r1_equals_the_plain_reference(name, model, n):
 
     measures = update.joint_step(x, z).scalars
     torch.testing.assert_close(measures["loss_d"], d.detach(), rtol=1e-6, atol=1e-12)
-    real = norms(critic(x), x).mean() if "ebgan" in name else bce(critic(x), 1.0)
+    real = energy(critic(x), x).mean() if energy else bce(critic(x), 1.0)
     torch.testing.assert_close(measures["loss_real"], real.detach(), rtol=1e-6, atol=1e-12)
-    if name in ("gan", "bgan"):  # EBGAN's loss_fake is an energy, not the hinge
+    if not energy:  # an autoencoder's loss_fake is an energy, not the hinge
         assert measures["loss_real"] + measures["loss_fake"] < measures["loss_d"]
     for network, grads in ((update.discriminator, grad_d), (update.generator, grad_g)):
         for weight, grad in zip(network.parameters(), grads, strict=True):

@@ -236,7 +236,10 @@ def test_files_that_are_not_ours(tmp_path, content):
         ),
         ({"name": "gan", "pack": 1}, {"name": "gan", "pack": 1, "r1": 0.0}),
         ({"name": "bgan", "r1": 1.0}, {"name": "bgan", "r1": 1.0}),
-        ({"name": "began", "energy": "norm", "gamma": 1.5}, {"name": "began", "gamma": 1.5}),
+        (
+            {"name": "began", "energy": "norm", "gamma": 1.5},
+            {"name": "began", "gamma": 1.5, "r1": 0.0},
+        ),
     ],
 )
 def test_settings_of_earlier_runs_get_todays_names(tmp_path, old, new):

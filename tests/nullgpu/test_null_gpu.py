@@ -35,7 +35,7 @@ def check_steps(results: list[dict]) -> None:
 def test_every_loss_takes_captured_steps_of_one_launch(on_gpu):
     lines = [[f"loss={loss}"] for loss in LOSSES] + [["loss=bgan", "loss.r1=0"]]
     lines += [["loss=bgan", "dataset.device=cpu"], ["loss=gan", "precision=fp16"]]
-    lines += [["loss=ebgan_pt", "loss.margin=following", "loss.r1=1"]]
+    lines += [["loss=ebgan_pt", "loss.margin=following", "loss.r1=1"], ["loss=began", "loss.r1=1"]]
     more = ["accumulate=2", "model.residual=true", "precision=fp32"]
     lines += [["loss=began", "model=began"], ["loss=began", "model=began", *more]]
     results = on_gpu("take_steps", lines)

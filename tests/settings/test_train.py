@@ -44,6 +44,18 @@ def test_the_margin_suits_the_data(loss):
     assert values("dataset=stacked_mnist") == ("following", 1.5, 0)
 
 
+def test_began_has_the_penalty_where_ebgan_has_it():
+    def values(*line):
+        c = settings("train", "loss=began", *line).loss
+        return c.gamma, c.r1
+
+    assert values("dataset=mnist") == (1.5, 0)
+    assert values("dataset=stacked_mnist") == (1.5, 0)
+    assert values("dataset=avatars") == (2, 1)
+    assert values("dataset=avatars", "loss.r1=0") == (1.5, 0)
+    assert values("dataset=mnist", "loss.r1=1", "loss.gamma=1.25") == (1.25, 1)
+
+
 @pytest.mark.parametrize("loss", ["gan", "bgan"])
 def test_the_penalty_suits_the_data(loss):
     assert settings("train", f"loss={loss}", "dataset=avatars").loss.r1 == 1
